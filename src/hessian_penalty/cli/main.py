@@ -1,0 +1,68 @@
+"""`hessian-penalty`: pick the subcommand, run it, and turn a user's mistake into one clear message."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+
+import tyro
+
+from hessian_penalty.errors import UserError
+
+# Subcommand → what it does. Each lives in the module of its name here, as a dataclass `Command` with `run()`.
+COMMANDS = {
+    "demo": "the main job in about ten minutes on two cores: train, rotate, fine-tune, and see it in one page",
+    "render": "make a CLEVR-like data set with ground-truth factors",
+    "import": "make a data set from your own pictures, in a folder or a zip file",
+    "train": "train a ProGAN from a preset, or fine-tune or resume a run",
+    "rotate": "turn a run's latents onto the directions that the Hessian Penalty finds, at no loss of quality",
+    "report": "put runs side by side in one self-contained page",
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: hessian-penalty COMMAND [options]",
+            "",
+            "Latents that mean something: the Hessian Penalty for any generator.",
+            "",
+            *lines,
+            "",
+            "`hessian-penalty COMMAND --help` explains a command's options.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status: 0, 2 for a user's mistake, 130 for an interruption."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"hessian-penalty: unknown command {name!r}.\n\n{_usage()}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"hessian_penalty.cli.{name}_command")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
+            if hasattr(module, "parse"):
+                command = module.parse(rest)
+            else:
+                command = tyro.cli(module.Command, args=rest, prog=f"hessian-penalty {name}")
+            command.run()
+    except (UserError, OSError) as error:
+        print(f"hessian-penalty {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nhessian-penalty {name}: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Progress bars with an estimated time of arrival, on a terminal and in a log file."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_SECONDS = 15.0  # between two lines where the output is not a terminal
+
+
+@runtime_checkable
+class Update(Protocol):
+    """Report how far a piece of work has come; `note` is shown beside the bar."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
+
+def _seconds(value: float) -> str:
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Update]:
+    """A live bar on a terminal; elsewhere (CI, a log file) a line every few seconds, each with an ETA."""
+    console = Console()
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=None, note="")
+
+            def show(done: float, total: float, note: str = "") -> None:
+                bar.update(task, completed=done, total=total, **({"note": note} if note else {}))
+
+            yield show
+        return
+
+    start = time.monotonic()
+    state = {"line": -LOG_SECONDS, "first": None, "note": ""}
+
+    def log(done: float, total: float, note: str = "") -> None:
+        elapsed = time.monotonic() - start
+        state["first"] = done if state["first"] is None else state["first"]
+        state["note"] = note or state["note"]
+        if elapsed - state["line"] < LOG_SECONDS and done < total:
+            return
+        gained = done - state["first"]
+        eta = _seconds(elapsed * (total - done) / gained) if gained > 0 else "?"
+        print(f"{title}: {done:g}/{total:g}, {_seconds(elapsed)} elapsed, ETA {eta}  {state['note']}", flush=True)
+        state["line"] = elapsed
+
+    yield log

@@ -1,0 +1,163 @@
+"""`hessian-penalty train`."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from hessian_penalty.cli.progress import Update, progress_bar
+from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
+from hessian_penalty.generators.progan import ProGANGenerator
+from hessian_penalty.reports.monitor import PictureMonitor
+from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.training.config import PRESETS, TrainingConfig
+from hessian_penalty.training.estimate import estimate
+from hessian_penalty.training.trainer import Callback, Trainer, config_record
+
+
+class _LiveProgress(Callback):
+    """The bar: kimg of total with ETA, and the newest record's figures beside it."""
+
+    def __init__(self, update: Update) -> None:
+        self._update, self._note = update, ""
+
+    def on_step(self, kimg: float, total_kimg: float) -> None:
+        self._update(kimg, total_kimg, self._note)
+
+    def on_log(self, record: dict[str, float]) -> None:
+        shown = {
+            "img/s": "images_per_second",
+            "D": "critic_loss",
+            "G": "generator_loss",
+            "penalty": "penalty",
+            "weight": "penalty_weight",
+        }
+        self._note = "  ".join(f"{label} {record[key]:.3g}" for label, key in shown.items() if key in record)
+
+    def on_snapshot(self, run: RunFolder, ema: ProGANGenerator, kimg: float) -> None:
+        self._note += f"  saved at {kimg:g} kimg"
+
+
+@dataclass
+class Command:
+    """Train a ProGAN on a data set, with or without the Hessian Penalty.
+
+    `hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple --out runs/vanilla` trains the preset as it
+    is; every field of it is a flag. `--finetune RUN` starts from a trained run's networks; give it a penalty, such as
+    `--penalty.adaptive 0.1 --penalty.scale-free --penalty.ramp-kimg 5`. `--resume RUN` goes on with an interrupted
+    run, with the settings it has. Ctrl-C saves a checkpoint before it stops.
+    """
+
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    """The run's settings."""
+    data: Path | None = None
+    """The data set: a folder that `render` or `import` made. A resumed run knows its own."""
+    out: Path | None = None
+    """Where the run goes: a new or empty folder."""
+    finetune: Path | None = None
+    """Start from this run's networks and optimisers."""
+    resume: Path | None = None
+    """Go on with this interrupted run."""
+    dry_run: bool = False
+    """Only say what the run would cost in time and memory on this machine."""
+    accelerator: str = "auto"
+    """Device, as Lightning Fabric names it: auto, cpu, gpu, mps."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Number format; the penalty is always computed in 32 bits."""
+    preset: tyro.conf.Suppress[str | None] = None
+
+    def run(self) -> None:
+        """Train, resume, or estimate."""
+        if self.dry_run:
+            self._estimate()
+        elif self.resume is not None:
+            self._resume(RunFolder.open(self.resume))
+        else:
+            self._start()
+
+    def _estimate(self) -> None:
+        found = estimate(self.training, accelerator=self.accelerator, precision=self.precision)
+        sizes = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+        print(
+            f"{self.training.total_kimg:g} kimg at {self.training.generator.resolution} pixels on {found.device}: "
+            f"{found.images_per_second:.0f} images/s, {found.seconds / 60:.0f} minutes "
+            f"({found.seconds / 3600:.1f} hours), {found.peak_bytes / 2**20:.0f} MiB peak memory\nparameters: {sizes}"
+        )
+
+    def _start(self) -> None:
+        if self.data is None or self.out is None:
+            missing = " and ".join(flag for flag, value in (("--data", self.data), ("--out", self.out)) if value is None)
+            raise UserError(
+                f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple "
+                "--out runs/vanilla; the data set comes from `hessian-penalty render clevr-simple`."
+            )
+        dataset = ImageDataset(self.data)
+        if dataset.image_channels != self.training.generator.image_channels:
+            raise UserError(
+                f"{self.data} has {dataset.image_channels}-channel images, the generator makes "
+                f"{self.training.generator.image_channels}: set --generator.image-channels {dataset.image_channels}."
+            )
+        dataset.batch([0], self.training.generator.resolution)  # complains where the sizes do not fit
+        start = RunFolder.open(self.finetune).latest_checkpoint() if self.finetune else None
+        trainer = Trainer(self.training, dataset, accelerator=self.accelerator, precision=self.precision)
+        if start is not None:
+            trainer.start_from(start)
+        run = RunFolder.create(self.out)
+        provenance = {
+            "preset": self.preset,
+            "data": str(self.data.resolve()),
+            "data_sha256": dataset.metadata["sha256"],
+            "finetuned_from": str(start) if start else None,
+            "command": "hessian-penalty " + " ".join(sys.argv[1:]),
+        }
+        write_json(run.config_path, config_record(self.training, **provenance))
+        self._train(trainer, run)
+
+    def _resume(self, run: RunFolder) -> None:
+        record = read_json(run.config_path)
+        provenance = record.pop("provenance", {})
+        config = from_record(TrainingConfig, record, str(run.config_path))
+        data = self.data or provenance.get("data")
+        if data is None:
+            raise UserError(f"{run.config_path} does not say which data set it used: give --data.")
+        trainer = Trainer(config, ImageDataset(data), run, accelerator=self.accelerator, precision=self.precision)
+        trainer.resume()
+        print(f"{run.path}: resumed at {trainer.kimg:g} of {config.total_kimg:g} kimg")
+        self._train(trainer, run)
+
+    def _train(self, trainer: Trainer, run: RunFolder) -> None:
+        with progress_bar("training (kimg)") as update:
+            trainer.run = run
+            trainer.callbacks = [PictureMonitor(run), _LiveProgress(update)]
+            try:
+                trainer.train()
+            except KeyboardInterrupt:
+                print(f"\nSaved at {trainer.kimg:g} kimg. Go on with: hessian-penalty train --resume {run.path}")
+                raise
+        print(
+            f"{run.path}: {trainer.kimg:g} kimg. Pictures in {run.samples_path} and {run.traversals_path}.\n"
+            f"Next: hessian-penalty rotate {run.path} --out {run.path}-rotated"
+        )
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command from its words: an optional preset first, then flags that override the preset.
+
+    Raises:
+        UserError: the preset is unknown.
+    """
+    arguments = list(arguments)
+    preset = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"Unknown preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+    default = Command(training=PRESETS[preset] if preset else TrainingConfig(), preset=preset)
+    if preset is None and not {"--resume", "--help", "-h"} & {word.split("=")[0] for word in arguments}:
+        raise UserError(f"Name a preset first: one of {', '.join(PRESETS)}; or --resume RUN.")
+    prog = f"hessian-penalty train {preset or '[' + '|'.join(PRESETS) + ']'}"
+    command: Command = tyro.cli(Command, args=arguments, default=default, prog=prog)
+    return dataclasses.replace(command, preset=preset)

@@ -1,0 +1,103 @@
+"""A weight that follows the gradients: the penalty's is held at a fraction of the main loss's."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class AdaptiveWeight:
+    r"""Weight under which the norm of the penalty's gradient is a set fraction of that of the main loss's.
+
+    At each measurement $\log r = \log \lVert \nabla \mathcal{L}_\mathrm{main} \rVert - \log \lVert \nabla L_H \rVert$
+    enters a moving average $m$, $m \leftarrow s m + (1 - s) \log r$ (the first one sets it), and the weight is
+    $\mathrm{fraction} \cdot e^m$ within its bounds. A ratio varies by orders of magnitude, hence the logarithm.
+
+    Args:
+        fraction: of the main gradient's norm.
+        interval: a measurement, which costs one more backward pass of both losses, is due every so many steps.
+        smoothing: s, from 0 (the last measurement alone) to below 1.
+        min_weight: lower bound of the weight.
+        max_weight: upper bound of the weight.
+        initial: the weight before there is a measurement.
+
+    Raises:
+        ValueError: an argument is outside its range.
+
+    >>> weight = AdaptiveWeight(fraction=0.1)
+    >>> weight.update(main_norm=2.0, penalty_norm=4.0)
+    >>> round(weight.value, 6)
+    0.05
+    """
+
+    def __init__(
+        self,
+        fraction: float,
+        *,
+        interval: int = 8,
+        smoothing: float = 0.9,
+        min_weight: float = 0.0,
+        max_weight: float = math.inf,
+        initial: float = 0.0,
+    ) -> None:
+        if not fraction > 0:
+            raise ValueError(f"`adaptive` must be a positive fraction of the main gradient's norm, got {fraction}.")
+        if interval < 1:
+            raise ValueError(f"`adaptive_interval` must be at least 1 step, got {interval}.")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"`adaptive_smoothing` must be at least 0 and below 1, got {smoothing}.")
+        if not 0 <= min_weight <= max_weight:
+            raise ValueError(
+                f"`min_weight` and `max_weight` must satisfy 0 <= min_weight <= max_weight, got "
+                f"{min_weight} and {max_weight}."
+            )
+        self.fraction = fraction
+        self.interval = interval
+        self.smoothing = smoothing
+        self.min_weight = min_weight
+        self.max_weight = max_weight
+        self.initial = initial
+        self.steps = 0
+        self.log_ratio: float | None = None
+
+    def due(self) -> bool:
+        """Count a step, and tell whether it is one at which to measure."""
+        self.steps += 1
+        return (self.steps - 1) % self.interval == 0
+
+    def update(self, main_norm: float, penalty_norm: float) -> None:
+        """Take a measurement into account, unless a norm is zero or not finite: then the weight stays."""
+        if not all(math.isfinite(norm) and norm > 0 for norm in (main_norm, penalty_norm)):
+            return
+        measured = math.log(main_norm) - math.log(penalty_norm)
+        old = measured if self.log_ratio is None else self.log_ratio
+        self.log_ratio = self.smoothing * old + (1 - self.smoothing) * measured
+
+    @property
+    def value(self) -> float:
+        """The present weight."""
+        weight = self.initial if self.log_ratio is None else self.fraction * math.exp(self.log_ratio)
+        return min(max(weight, self.min_weight), self.max_weight)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what has to survive an interruption, as plain floats."""
+        state = {"adaptive_steps": float(self.steps)}
+        return state if self.log_ratio is None else state | {"adaptive_log_ratio": self.log_ratio}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from a state."""
+        self.steps = int(state["adaptive_steps"])
+        self.log_ratio = state.get("adaptive_log_ratio")
+
+
+def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+    """Return the norm of the gradient over all parameters together; the graph stays, and no `.grad` is touched.
+
+    >>> w = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> gradient_norm((w**2).sum() / 2, [w])
+    5.0
+    """
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
+    return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0

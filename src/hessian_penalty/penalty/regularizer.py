@@ -1,0 +1,186 @@
+"""The Hessian Penalty as a term of a training loss: weighted, ramped, adaptive."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hessian_penalty.penalty.adaptive import AdaptiveWeight, gradient_norm
+from hessian_penalty.penalty.estimator import estimate
+from hessian_penalty.penalty.settings import PenaltySettings
+
+
+class HessianPenalty:
+    r"""A weighted Hessian Penalty for a training loop: `loss = main_loss + penalty(z, kimg=kimg, main_loss=main_loss)`.
+
+    The loss is $\rho(t) \, \lambda \, L_H$ with a ramp $\rho$ that is 0 until `start_kimg`, grows linearly over
+    `ramp_kimg` and stays at 1, and a weight $\lambda$ that is either `weight` or adaptive: such that the penalty's
+    gradient has `adaptive` times the norm of the main loss's, over the parameters (bounds apply before the ramp). While
+    the product is zero, G is not evaluated.
+
+    Args:
+        G: the generator.
+        weight: $\lambda$; with `adaptive` the weight used as long as no gradient could be measured.
+        start_kimg: thousands of images shown to the critic before the ramp begins.
+        ramp_kimg: length of the ramp in thousands of images; 0 switches at once.
+        adaptive: fraction of the main gradient's norm, 0.1 for instance; None keeps `weight`.
+        adaptive_interval: steps between two measurements of the gradients.
+        adaptive_smoothing: share of the past in the moving average of the logarithm of their ratio.
+        min_weight: lower bound of the adaptive weight.
+        max_weight: upper bound of the adaptive weight.
+        parameters: over which gradients are measured; None takes those of the module G that require a gradient.
+        k: this and all that follow as in `hessian_penalty`, reduction "none" excepted.
+
+    Attributes:
+        value: the last penalty before weighting, detached; None where it was not evaluated.
+        last_weight: the last weight, ramp included.
+
+    Raises:
+        ValueError: for arguments out of range, and, when called, a missing `kimg` or `main_loss`.
+        TypeError: `adaptive` for a G that is no module, without `parameters`.
+
+    Source: Peebles et al., "The Hessian Penalty" (ECCV 2020), whose ProGAN models are trained with weight 0.1.
+
+    >>> penalty = HessianPenalty(lambda z: z.prod(dim=1), weight=0.1, start_kimg=10.0, ramp_kimg=20.0)
+    >>> penalty(torch.ones(4, 2), kimg=5.0), penalty.value
+    (tensor(0.), None)
+    >>> loss = penalty(torch.ones(4, 2), kimg=20.0)
+    >>> penalty.last_weight
+    0.05
+    """
+
+    def __init__(
+        self,
+        G: Callable[..., Any],
+        *,
+        weight: float = 0.1,
+        start_kimg: float = 0.0,
+        ramp_kimg: float = 0.0,
+        adaptive: float | None = None,
+        adaptive_interval: int = 8,
+        adaptive_smoothing: float = 0.9,
+        min_weight: float = 0.0,
+        max_weight: float = math.inf,
+        parameters: Iterable[Tensor] | None = None,
+        k: int = PenaltySettings.k,
+        epsilon: float = PenaltySettings.epsilon,
+        reduction: str | Callable[[Tensor], Tensor] = PenaltySettings.reduction,
+        gradient: str = PenaltySettings.gradient,
+        layers: str | Sequence[str] | None = PenaltySettings.layers,
+        chunk_size: int | None = PenaltySettings.chunk_size,
+        scale_free: bool = PenaltySettings.scale_free,
+        scale_epsilon: bool = PenaltySettings.scale_epsilon,
+    ) -> None:
+        self.settings = PenaltySettings(k, epsilon, reduction, gradient, layers, chunk_size, scale_free, scale_epsilon)
+        if reduction == "none":
+            raise ValueError("`reduction='none'` gives no scalar loss; use 'max', 'mean' or a callable.")
+        for name, number in (("weight", weight), ("start_kimg", start_kimg), ("ramp_kimg", ramp_kimg)):
+            if not (math.isfinite(number) and number >= 0):
+                raise ValueError(f"`{name}` must be a finite number, at least 0, got {number}.")
+        self.G = G
+        self.weight = weight
+        self.start_kimg = start_kimg
+        self.ramp_kimg = ramp_kimg
+        self.parameters: list[Tensor] | None = None if parameters is None else list(parameters)
+        self.adaptive: AdaptiveWeight | None = None
+        if adaptive is not None:
+            if self.parameters is None and not isinstance(G, nn.Module):
+                raise TypeError(
+                    "`adaptive` measures gradients over the parameters of G, so `G` must be a torch.nn.Module, got "
+                    f"{type(G).__name__}; or pass `parameters`."
+                )
+            self.adaptive = AdaptiveWeight(
+                adaptive,
+                interval=adaptive_interval,
+                smoothing=adaptive_smoothing,
+                min_weight=min_weight,
+                max_weight=max_weight,
+                initial=weight,
+            )
+        self.value: Tensor | None = None
+        self.last_weight: float = 0.0
+        self._coupled = False  # samples influence each other in G: the sparse gradient need not be tried again
+
+    def __call__(
+        self,
+        z: Float[Tensor, "batch *latent"],
+        kimg: float | None = None,
+        main_loss: Tensor | None = None,
+        rng: torch.Generator | None = None,
+        **conditions: Any,
+    ) -> Float[Tensor, ""]:
+        """Return the weighted penalty at z, to be added to the main loss.
+
+        Args:
+            z: latents.
+            kimg: thousands of images shown to the critic so far; needed with `start_kimg` or `ramp_kimg`.
+            main_loss: the loss that the adaptive weight looks at, a scalar with a graph that reaches the parameters.
+            rng: generator of the probes.
+            conditions: further arguments of G.
+        """
+        ramp = self._ramp(kimg)
+        self.value, self.last_weight = None, 0.0
+        if ramp == 0 or (self.adaptive is None and self.weight == 0):
+            return z.new_zeros(())
+        settings = replace(self.settings, gradient="dense") if self._coupled else self.settings
+        penalties, coupled = estimate(self.G, z, settings, rng=rng, conditions=conditions)
+        self._coupled = self._coupled or coupled
+        penalty = torch.stack(penalties).sum()
+        weight = self.weight if self.adaptive is None else self._measure(self.adaptive, penalty, main_loss)
+        self.value, self.last_weight = penalty.detach(), ramp * weight
+        return self.last_weight * penalty
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what a resumed training needs to go on exactly, as plain floats."""
+        return {"coupled": float(self._coupled)} | ({} if self.adaptive is None else self.adaptive.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            ValueError: an entry is missing or unknown, because the state is of a penalty with other arguments.
+        """
+        expected = set(self.state_dict()) - {"adaptive_log_ratio"}
+        allowed = expected | ({"adaptive_log_ratio"} if self.adaptive is not None else set())
+        if not expected <= set(state) <= allowed:
+            raise ValueError(
+                f"`state` must hold {sorted(expected)}, got {sorted(state)}; create the penalty with the arguments it "
+                "was saved with."
+            )
+        self._coupled = bool(state["coupled"])
+        if self.adaptive is not None:
+            self.adaptive.load_state_dict(state)
+
+    def _ramp(self, kimg: float | None) -> float:
+        if self.start_kimg == 0 and self.ramp_kimg == 0:
+            return 1.0
+        if kimg is None:
+            raise ValueError(
+                f"`kimg` is needed, since the weight depends on it (start_kimg={self.start_kimg:g}, "
+                f"ramp_kimg={self.ramp_kimg:g}); pass the thousands of images shown so far."
+            )
+        if self.ramp_kimg == 0:
+            return float(kimg >= self.start_kimg)
+        return min(max((kimg - self.start_kimg) / self.ramp_kimg, 0.0), 1.0)
+
+    def _measure(self, adaptive: AdaptiveWeight, penalty: Tensor, main_loss: Tensor | None) -> float:
+        if not torch.is_grad_enabled():
+            return adaptive.value
+        if main_loss is None or main_loss.ndim != 0 or not main_loss.requires_grad:
+            got = "None" if main_loss is None else f"the shape {tuple(main_loss.shape)}"
+            got += "" if main_loss is None or main_loss.requires_grad else " without a graph"
+            raise ValueError(
+                f"`main_loss` is needed for an adaptive weight, as a scalar with a graph, got {got}; pass the loss "
+                "that the penalty is added to, before its backward pass."
+            )
+        if adaptive.due() and penalty.requires_grad:
+            parameters = self.parameters
+            if parameters is None:
+                assert isinstance(self.G, nn.Module)  # checked by the constructor
+                parameters = [parameter for parameter in self.G.parameters() if parameter.requires_grad]
+            adaptive.update(gradient_norm(main_loss, parameters), gradient_norm(penalty, parameters))
+        return adaptive.value

@@ -1,0 +1,1 @@
+"""Training a ProGAN with or without the Hessian Penalty."""

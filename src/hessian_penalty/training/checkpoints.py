@@ -1,0 +1,52 @@
+"""A training state as safetensors and JSON: nothing in a checkpoint can run code when it is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hessian_penalty.runs import atomic_path, read_json
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's moments and step counts, named `<parameter index>.<state name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; learning rate and betas stay the optimiser's own."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def save_checkpoint(
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    rng_states: dict[str, Tensor],
+    state: dict[str, Any],
+) -> None:
+    """Write a checkpoint folder atomically: one safetensors file a module and optimiser, `rng`, and `state.json`."""
+    with atomic_path(path) as temporary:
+        temporary.mkdir(parents=True)
+        for name, module in modules.items():
+            tensors = {key: value.detach().contiguous() for key, value in module.state_dict().items()}
+            save_file(tensors, temporary / f"{name}.safetensors")
+        for name, optimizer in optimizers.items():
+            tensors = {key: value.contiguous() for key, value in optimizer_tensors(optimizer).items()}
+            save_file(tensors, temporary / f"{name}_optimizer.safetensors")
+        save_file(rng_states, temporary / "rng.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The counters and scalar states of a checkpoint."""
+    state: dict[str, Any] = read_json(path / "state.json")
+    return state

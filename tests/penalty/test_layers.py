@@ -1,0 +1,168 @@
+"""Penalising named layers: matching, capture, early stop, clean-up."""
+
+import pytest
+import torch
+from torch import nn
+
+from hessian_penalty.penalty import hessian_penalty
+from hessian_penalty.penalty.layers import LayerCapture, match_layers
+
+F64 = torch.float64
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def hooks_of(G):
+    return sum(len(module._forward_hooks) for module in G.modules())
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
+@pytest.mark.parametrize("gradient", ["sparse", "dense"])
+def test_layers_match_a_generator_that_returns_the_activations(blocks, gradient):
+    z, probes = randn(5, 4), randn(2, 5, 4, seed=1).sign()
+    by_hand = hessian_penalty(blocks.activations, z, probes=probes, gradient=gradient)
+    expected = torch.autograd.grad(by_hand, blocks.blocks.parameters())
+    value = hessian_penalty(blocks, z, layers="act", probes=probes, gradient=gradient)
+    torch.testing.assert_close(value, by_hand)  # "act" runs three times a pass: three outputs
+    torch.testing.assert_close(torch.autograd.grad(value, blocks.blocks.parameters()), expected)
+
+
+def test_patterns_pick_layers(blocks):
+    z, probes = randn(5, 4), randn(2, 5, 4, seed=1).sign()
+    parts = [hessian_penalty(blocks, z, layers=f"blocks.{i}", probes=probes) for i in range(3)]
+    assert parts[0] < 1e-20 < parts[1]  # the first one is linear
+    torch.testing.assert_close(hessian_penalty(blocks, z, layers="blocks.*", probes=probes), sum(parts))
+    some = hessian_penalty(blocks, z, layers=["blocks.[12]", "blocks.1"], probes=probes)
+    torch.testing.assert_close(some, parts[1] + parts[2])
+
+
+def test_only_the_layers_are_penalised():
+    G = nn.Sequential(nn.Identity(), nn.Flatten()).double()
+    assert hessian_penalty(G, randn(3, 4), layers="0") < 1e-20
+    curved = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    assert hessian_penalty(curved, randn(3, 4)) > 1e-6 > hessian_penalty(curved, randn(3, 4), layers="0")
+
+
+def test_passes_stop_after_the_last_penalised_layer():
+    G = nn.Sequential(nn.Linear(4, 3), Counter(), nn.Tanh(), Counter(), nn.Linear(3, 2), Counter()).double()
+    hessian_penalty(G, randn(5, 4), layers=["0", "2"], gradient="dense")
+    assert [G[i].calls for i in (1, 3, 5)] == [4, 1, 1]  # the first pass learns the order
+
+
+def test_order_of_execution_counts_not_order_of_registration():
+    class Swapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.late, self.early, self.tail = nn.Tanh(), nn.Linear(4, 4), Counter()
+
+        def forward(self, z):
+            return self.tail(self.late(self.early(z)))
+
+    G = Swapped().double()
+    names = []
+    capture = LayerCapture(G, ["late", "early"])
+    for _ in range(2):
+        early, late = capture(randn(2, 4), {})
+        torch.testing.assert_close(late, early.tanh())
+        names.append(G.tail.calls)
+    assert names == [1, 1]
+
+
+def test_inactive_layers_give_no_output():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block1, self.block2, self.active = nn.Tanh(), nn.Tanh(), 1
+
+        def forward(self, z):
+            z = self.block1(z * z.sum(dim=1, keepdim=True))
+            return self.block2(z) if self.active == 2 else z
+
+    G, z, probes = Growing(), randn(3, 4), randn(2, 3, 4, seed=1).sign()
+    one = hessian_penalty(G, z, layers="block*", probes=probes)
+    torch.testing.assert_close(one, hessian_penalty(G, z, probes=probes))
+    G.active = 2
+    assert hessian_penalty(G, z, layers="block*", probes=probes) > one
+    G.active = 1
+    with pytest.raises(ValueError, match="`layers` matches block2, but none of them runs"):
+        hessian_penalty(G, z, layers="block2", probes=probes)
+
+
+def test_activations_survive_in_place_operations():
+    linear = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.2, inplace=True), nn.Linear(3, 2)).double()
+    assert hessian_penalty(linear, randn(50, 4), layers=["0", "2"]) > 1e-3  # "2" is kinked
+    assert hessian_penalty(linear, randn(50, 4), layers="0") < 1e-20
+    first, _ = LayerCapture(linear, ["0", "1"])(randn(50, 4), {})
+    assert first.min() < 0 and torch.equal(first, linear[0](randn(50, 4)))
+
+
+def test_hooks_are_removed_after_success_and_after_an_exception(blocks):
+    hessian_penalty(blocks, randn(3, 4), layers="blocks.*")
+    assert hooks_of(blocks) == 0
+
+    def fail(module, inputs):
+        raise RuntimeError("inside G")
+
+    blocks.head.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="inside G"):
+        hessian_penalty(blocks, randn(3, 4), layers="blocks.*")
+    assert hooks_of(blocks) == 0
+
+
+def test_early_stop_gets_past_a_generator_that_catches_exceptions():
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.tail = nn.Tanh(), Counter()
+
+        def forward(self, z):
+            try:
+                return self.tail(self.layer(z))
+            except Exception:
+                return z
+
+    G = Careful()
+    hessian_penalty(G, randn(3, 4), layers="layer", gradient="dense")
+    assert G.tail.calls == 1
+
+
+def test_module_with_two_names_is_one_layer():
+    shared = nn.Tanh()
+    G = nn.ModuleDict({"a": shared, "b": shared, "c": nn.Tanh()})
+    assert list(match_layers(G, "b")) == ["b"]
+    assert list(match_layers(G, "*")) == ["a", "c"]
+
+
+def test_unmatched_pattern_lists_the_names(blocks):
+    with pytest.raises(
+        ValueError, match=r"'norm\*' matches no module of G; its modules are: blocks, blocks.0, .*, head"
+    ):
+        hessian_penalty(blocks, randn(3, 4), layers=["act", "norm*"])
+
+
+def test_no_pattern_is_refused(blocks):
+    with pytest.raises(ValueError, match="`layers` holds no pattern"):
+        hessian_penalty(blocks, randn(3, 4), layers=[])
+
+
+def test_layers_need_a_module(blocks):
+    with pytest.raises(TypeError, match=r"`G` must be a torch\.nn\.Module, got function"):
+        hessian_penalty(lambda z: z, randn(3, 4), layers="act")
+
+
+def test_layer_that_returns_no_tensor_is_refused():
+    G = nn.Sequential(nn.LSTM(4, 3)).double()
+    with pytest.raises(TypeError, match="`layers` matches '0', which returns tuple"):
+        hessian_penalty(G, randn(3, 4), layers="0")
+    assert hooks_of(G) == 0

@@ -1,0 +1,113 @@
+"""The sparse gradient against the dense one, and the fallback."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from hessian_penalty.penalty import hessian_penalty
+
+F64 = torch.float64
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def value_and_gradients(G, z, parameters, **options):
+    z = z.clone().requires_grad_()
+    value = hessian_penalty(G, z, **options)
+    return value, torch.autograd.grad(value, [*parameters, z], allow_unused=True)
+
+
+class Outputs(nn.Module):
+    """Several outputs of different shapes, each through the ones before it."""
+
+    def __init__(self, count):
+        super().__init__()
+        torch.manual_seed(count)
+        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(count)).double()
+        self.passes = []
+
+    def forward(self, z, scale=1.0):
+        self.passes.append((len(z), torch.is_grad_enabled()))
+        outputs = []
+        for layer in self.layers:
+            z = torch.tanh(3 * layer(z)) * scale
+            outputs.append(z[:, :, None] * torch.ones(2, dtype=z.dtype) if len(outputs) % 2 else z)
+        return outputs
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_sparse_equals_dense_in_value_and_gradient(count, scale_free):
+    G, z, probes = Outputs(count), randn(6, 5), randn(2, 6, 5, seed=9).sign()
+    scale = torch.linspace(0.5, 1.5, 6, dtype=F64)[:, None]  # follows the samples
+    options = {"probes": probes, "scale_free": scale_free, "scale": scale}
+    dense, dense_gradients = value_and_gradients(G, z, G.parameters(), gradient="dense", **options)
+    G.passes.clear()
+    sparse, sparse_gradients = value_and_gradients(G, z, G.parameters(), gradient="sparse", **options)
+    torch.testing.assert_close(sparse, dense, rtol=1e-9, atol=0)
+    for ours, theirs in zip(sparse_gradients, dense_gradients, strict=True):
+        assert theirs.abs().max() > 1e-6
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+    with_graph = sum(rows for rows, graph in G.passes if graph)
+    assert with_graph <= 4 * min(count, 6) + 6 * scale_free
+    assert [rows for rows, graph in G.passes if not graph] == [6] * 4
+
+
+def test_auto_is_sparse_for_max_and_dense_for_mean_and_without_grad():
+    G, z = Outputs(1), randn(6, 5)
+    for reduction, passes in (("max", [(6, False)] * 4 + [(4, True)]), ("mean", [(6, True)] * 4)):
+        G.passes.clear()
+        hessian_penalty(G, z, reduction=reduction)
+        assert G.passes == passes
+    G.passes.clear()
+    with torch.no_grad():
+        assert not hessian_penalty(G, z).requires_grad
+    assert G.passes == [(6, False)] * 4
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+    def forward(self, z):
+        return self.net(z)
+
+
+def test_coupled_samples_fall_back_to_dense_with_one_warning():
+    G, z, probes = Normalised(), randn(6, 4), randn(2, 6, 4, seed=1).sign()
+    with pytest.warns(UserWarning, match="influence each other") as caught:
+        value, gradients = value_and_gradients(G, z, G.parameters(), probes=probes)
+    assert len(caught) == 1
+    dense, dense_gradients = value_and_gradients(G, z, G.parameters(), probes=probes, gradient="dense")
+    torch.testing.assert_close(value, dense)
+    torch.testing.assert_close(gradients, dense_gradients)
+    one_batch_a_pass = [G(z + sign * 0.1 * v) for v in probes for sign in (1, -1)]
+    x = torch.stack((one_batch_a_pass[0] + one_batch_a_pass[1], one_batch_a_pass[2] + one_batch_a_pass[3])) / 0.01
+    torch.testing.assert_close(value, (0.5 * x.var(dim=0)).max())
+
+
+def test_eval_mode_does_not_fall_back():
+    hessian_penalty(Normalised().eval(), randn(6, 4))  # a warning would be an error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_in_float32_is_no_reason_to_fall_back(seed):
+    """An additive G has penalty 0 up to rounding, which differs from one evaluation to the next."""
+    torch.manual_seed(seed)
+    W = torch.randn(16, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value = hessian_penalty(lambda z: 5 + z.sin() @ W.T, torch.randn(32, 8))
+    assert value < 1e-4
+
+
+def test_tied_maxima_give_the_same_value():
+    z = torch.zeros(4, 2, dtype=F64)
+    probes = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64)[:, None].expand(2, 4, 2)
+    torch.testing.assert_close(hessian_penalty(lambda z: z.prod(dim=1), z, probes=probes), torch.tensor(4.0, dtype=F64))

@@ -1,0 +1,47 @@
+import dataclasses
+import json
+
+import pytest
+
+from hessian_penalty.errors import UserError
+from hessian_penalty.runs import from_record
+from hessian_penalty.training.config import PRESETS, PenaltyConfig, TrainingConfig
+from hessian_penalty.training.trainer import config_record
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    record = json.loads(json.dumps(config_record(PRESETS[name])))
+    record.pop("provenance")
+    assert from_record(TrainingConfig, record, "config.json") == PRESETS[name]
+
+
+def test_vanilla_by_default():
+    assert not TrainingConfig().penalty.enabled
+    assert PenaltyConfig(weight=0.1).enabled
+    assert PenaltyConfig(adaptive=0.1).enabled
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (PenaltyConfig, {"weight": -1.0}, "penalty.weight must not be negative, got -1"),
+        (PenaltyConfig, {"weight": 1.0, "adaptive": 0.1}, "exclude each other"),
+        (PenaltyConfig, {"reduction": "sum"}, "penalty.reduction must be \"max\" or \"mean\", got 'sum'"),
+        (PenaltyConfig, {"k": 1}, "penalty.k must be at least 2 to estimate a variance, got 1"),
+        (PenaltyConfig, {"epsilon": 0.0}, "penalty.epsilon must be positive, got 0"),
+        (TrainingConfig, {"batch_size": 0}, "batch_size must be positive, got 0"),
+        (TrainingConfig, {"adam_beta2": 1.0}, r"adam_beta2 must lie in \[0, 1\), got 1"),
+        (TrainingConfig, {"r1_gamma": -1.0}, "r1_gamma must not be negative, got -1"),
+        (TrainingConfig, {"seed": -1}, "seed must not be negative, got -1"),
+    ],
+)
+def test_config_errors(kind, fields, message):
+    with pytest.raises(UserError, match=message):
+        kind(**fields)
+
+
+def test_every_field_is_documented():
+    for kind in (TrainingConfig, PenaltyConfig):
+        for field in dataclasses.fields(kind):
+            assert f"        {field.name}:" in kind.__doc__

@@ -1,0 +1,226 @@
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from hessian_penalty.errors import UserError
+from hessian_penalty.generators.loading import load_generator
+from hessian_penalty.generators.progan import ProGANConfig
+from hessian_penalty.runs import RunFolder, write_json
+from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
+from hessian_penalty.training.estimate import estimate
+from hessian_penalty.training.trainer import Callback, Trainer, config_record, data_indices
+
+CONFIG = TrainingConfig(
+    generator=ProGANConfig(latent_dim=3, channels=(8, 4)), total_kimg=0.096, batch_size=8, log_kimg=0.016,
+    snapshot_kimg=0.032, r1_interval=4, seed=1,
+)  # fmt: skip
+ADAPTIVE = dataclasses.replace(CONFIG, penalty=PenaltyConfig(adaptive=0.1, reduction="mean", scale_free=True))
+
+
+class Pictures:
+    """Two kinds of picture, so that there is something to learn."""
+
+    def __init__(self, count=20):
+        rng = torch.Generator().manual_seed(0)
+        self.images = torch.rand(count, 3, 8, 8, generator=rng) * torch.tensor([1.0, -1.0]).repeat(count // 2)[
+            :, None, None, None
+        ]
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, indices, resolution=None):
+        return self.images[torch.as_tensor(indices)]
+
+
+def make(folder, config=CONFIG, callbacks=(), **options):
+    run = RunFolder.create(folder)
+    write_json(run.config_path, config_record(config))
+    return Trainer(config, Pictures(), run, callbacks=callbacks, accelerator="cpu", **options)
+
+
+def weights(trainer):
+    return {f"{n}.{k}": v.clone() for n, m in trainer.networks.items() for k, v in m.state_dict().items()}
+
+
+class StopAt(Callback):
+    """Raise in the middle of things, as a kill would."""
+
+    def __init__(self, kimg, error=RuntimeError):
+        self.kimg, self.error = kimg, error
+
+    def on_step(self, kimg, total_kimg):
+        if kimg >= self.kimg - 1e-9:
+            raise self.error("killed")
+
+
+@pytest.mark.parametrize("config", [CONFIG, ADAPTIVE], ids=["vanilla", "adaptive penalty"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_resumed_run_reaches_the_same_weights_bit_for_bit(tmp_path, config, error):
+    whole = make(tmp_path / "whole", config)
+    whole.train()
+    with pytest.raises(error):
+        make(tmp_path / "cut", config, [StopAt(0.056, error)]).train()
+    run = RunFolder.open(tmp_path / "cut")
+    resumed = Trainer(config, Pictures(), run, accelerator="cpu")
+    resumed.resume()
+    assert resumed.kimg == (0.056 if error is KeyboardInterrupt else 0.032)  # Ctrl-C saves first
+    resumed.train()
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+    kimgs = [record["kimg"] for record in run.metrics()]
+    assert kimgs == sorted(set(kimgs))
+    assert kimgs[-1] == 0.096
+
+
+def test_checkpoints_are_written_and_the_oldest_dropped(tmp_path):
+    trainer = make(tmp_path / "run", dataclasses.replace(CONFIG, keep_checkpoints=2))
+    trainer.train()
+    assert [path.name for path in trainer.run.checkpoints()] == ["kimg-000000.064", "kimg-000000.096"]
+    ema = load_generator(trainer.run)
+    assert torch.equal(ema.to_image.weight, trainer.ema.to_image.weight)
+
+
+def test_records_say_what_happened(tmp_path):
+    trainer = make(tmp_path / "run", ADAPTIVE)
+    trainer.train()
+    records = trainer.run.metrics()
+    assert len(records) == 6
+    expected = {"kimg", "images_per_second", "critic_loss", "score_margin", "generator_loss", "penalty"}
+    assert expected | {"penalty_weight"} <= set(records[0])
+    assert all(math.isfinite(value) for record in records for value in record.values())
+
+
+def test_callbacks_hear_of_steps_records_and_snapshots(tmp_path):
+    heard = []
+
+    class Listener(Callback):
+        def on_step(self, kimg, total_kimg):
+            heard.append("step")
+
+        def on_log(self, record):
+            heard.append("log")
+
+        def on_snapshot(self, run, ema, kimg):
+            heard.append("snapshot")
+
+    make(tmp_path / "run", callbacks=[Listener()]).train()
+    assert [heard.count(event) for event in ("step", "log", "snapshot")] == [12, 6, 3]
+
+
+def test_training_learns_the_mean_colour(tmp_path):
+    """After 3 kimg of pictures that are all light grey, generated ones are light grey too."""
+
+    class Grey(Pictures):
+        def __init__(self):
+            self.images = torch.full((16, 3, 8, 8), 0.7)
+
+    config = dataclasses.replace(CONFIG, total_kimg=3.0, batch_size=16, ema_half_life_kimg=0.2)
+    trainer = Trainer(config, Grey(), accelerator="cpu")
+    before = float(trainer.ema(trainer.ema.sample_latents(64)).mean())
+    trainer.train()
+    after = float(trainer.ema(trainer.ema.sample_latents(64)).mean())
+    assert abs(after - 0.7) < 0.25 < abs(before - 0.7)
+
+
+def test_moving_average_has_its_half_life():
+    trainer = Trainer(dataclasses.replace(CONFIG, ema_half_life_kimg=0.008), Pictures(), accelerator="cpu")
+    start = trainer.ema.to_image.weight.clone()
+    trainer.step()
+    expected = (start + trainer.networks["generator"].to_image.weight) / 2  # one batch of 8 is one half-life
+    assert torch.allclose(trainer.ema.to_image.weight, expected, atol=1e-6)
+
+
+def test_fine_tuning_starts_where_the_other_run_ended(tmp_path):
+    first = make(tmp_path / "first")
+    first.train()
+    second = make(tmp_path / "second", ADAPTIVE)
+    second.start_from(first.run.latest_checkpoint())
+    for name, value in weights(first).items():
+        assert torch.equal(weights(second)[name], value)
+    moments = [t.generator_optimizer.state_dict()["state"][0]["exp_avg_sq"] for t in (first, second)]
+    assert torch.equal(*moments)
+    assert second.images_seen == 0
+
+
+def test_fine_tuning_takes_a_checkpoint_without_optimisers(tmp_path):
+    first = make(tmp_path / "first")
+    first.train()
+    for path in first.run.latest_checkpoint().glob("*_optimizer.safetensors"):
+        path.unlink()
+    second = make(tmp_path / "second")
+    second.start_from(first.run.latest_checkpoint())
+    second.step()
+    third = Trainer(CONFIG, Pictures(), first.run, accelerator="cpu")
+    with pytest.raises(UserError, match=r"generator_optimizer.safetensors cannot be read"):
+        third.resume()
+
+
+def test_another_architecture_is_refused(tmp_path):
+    first = make(tmp_path / "first")
+    first.train()
+    wide = dataclasses.replace(CONFIG, generator=ProGANConfig(latent_dim=3, channels=(16, 4)))
+    with pytest.raises(UserError, match="does not fit this network"):
+        make(tmp_path / "second", wide).start_from(first.run.latest_checkpoint())
+
+
+def test_divergence_names_the_last_good_checkpoint(tmp_path):
+    class Poison(Callback):
+        def on_step(self, kimg, total_kimg):
+            if kimg > 0.05:
+                trainer.networks["generator"].to_image.weight.data.fill_(math.nan)
+
+    trainer = make(tmp_path / "run", callbacks=[Poison()])
+    saved = re.escape(str(trainer.run.checkpoint_path(0.032)))
+    with pytest.raises(UserError, match=rf"Training diverged at .*_loss = nan.*The last good checkpoint is {saved}"):
+        trainer.train()
+
+
+def test_divergence_before_the_first_checkpoint(tmp_path):
+    trainer = make(tmp_path / "run")
+    trainer.networks["critic"].score.weight.data.fill_(1e9)
+    with pytest.raises(UserError, match="There is no checkpoint yet"):
+        trainer.train()
+
+
+def test_penalised_layers_are_checked_at_the_start(tmp_path):
+    config = dataclasses.replace(CONFIG, penalty=PenaltyConfig(weight=0.1, layers=("blocks.9.norm0",)))
+    with pytest.raises(UserError, match=r"penalty: .*blocks\.9\.norm0"):
+        Trainer(config, Pictures(), accelerator="cpu")
+
+
+def test_data_comes_in_a_new_order_each_epoch_and_each_image_once():
+    first, second = data_indices(0, 20, 20, seed=0), data_indices(20, 20, 20, seed=0)
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert not np.array_equal(first, second)
+    across = data_indices(15, 10, 20, seed=0)
+    assert np.array_equal(across, np.concatenate([first[15:], second[:5]]))
+
+
+def test_empty_data_is_refused():
+    with pytest.raises(UserError, match="data set is empty"):
+        Trainer(CONFIG, Pictures(0), accelerator="cpu")
+
+
+def test_a_checkpoint_is_tensors_and_json_alone(tmp_path):
+    trainer = make(tmp_path / "run")
+    trainer.train()
+    files = {path.name for path in trainer.run.latest_checkpoint().iterdir()}
+    assert files == {
+        "generator.safetensors", "ema.safetensors", "critic.safetensors", "generator_optimizer.safetensors",
+        "critic_optimizer.safetensors", "rng.safetensors", "state.json",
+    }  # fmt: skip
+    state = json.loads((trainer.run.latest_checkpoint() / "state.json").read_text())
+    assert state["images_seen"] == 96
+
+
+def test_estimate_extrapolates_from_measured_steps():
+    found = estimate(CONFIG, accelerator="cpu", seconds=0.2)
+    assert found.seconds == pytest.approx(96 / found.images_per_second)
+    assert set(found.parameters) == {"generator", "ema", "critic"}
+    assert found.peak_bytes > 10**7
