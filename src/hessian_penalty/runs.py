@@ -213,7 +213,7 @@ def from_record(kind: type[T], record: Any, where: str) -> T:
     values = {}
     for name, value in record.items():
         if dataclasses.is_dataclass(types[name]):
-            value = from_record(types[name], value, f"{where}.{name}")  # type: ignore[arg-type]
+            value = from_record(types[name], value, f"{where}.{name}")
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**values)

@@ -50,7 +50,8 @@ def test_helpful_errors_for_options(options, message):
     ("z", "error", "message"),
     [
         (torch.zeros(3, dtype=F64), ValueError, r"`z` must have the shape \(batch, latent\).*got \(3,\)"),
-        (torch.zeros(0, 4, dtype=F64), ValueError, r"a batch of at least 1, got \(0, 4\)"),
+        (torch.zeros(0, 4, dtype=F64), ValueError, r"at least one of each, got \(0, 4\)"),
+        (torch.zeros(3, 0, dtype=F64), ValueError, r"at least one of each, got \(3, 0\)"),
         (torch.zeros(3, 4, dtype=torch.int64), TypeError, "`z` must be float32 or float64.* got torch.int64"),
         (torch.zeros(3, 4, dtype=torch.bfloat16), TypeError, "`z` must be float32 or float64.* got torch.bfloat16"),
     ],

@@ -100,11 +100,11 @@ def test_eval_mode_does_not_fall_back():
 def test_rounding_in_float32_is_no_reason_to_fall_back(seed):
     """An additive G has penalty 0 up to rounding, which differs from one evaluation to the next."""
     torch.manual_seed(seed)
-    W = torch.randn(16, 8)
+    W = torch.randn(16, 512)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        value = hessian_penalty(lambda z: 5 + z.sin() @ W.T, torch.randn(32, 8))
-    assert value < 1e-4
+        value = hessian_penalty(lambda z: 5 + z.sin().repeat(1, 64) @ W.T, torch.randn(33, 8))
+    assert value < 1e-2  # roundings of a sum of size 20, 2e-6 each, over epsilon^2
 
 
 def test_tied_maxima_give_the_same_value():

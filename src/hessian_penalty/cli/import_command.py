@@ -18,8 +18,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _describe(summary: dict[str, Any]) -> Iterator[str]:
-    (small_width, small_height), (large_width, large_height) = summary["smallest"], summary["largest"]
-    yield f"found: {small_width}x{small_height} to {large_width}x{large_height} pixels; modes: {_counts(summary['modes'])}"
+    smallest, largest = ("x".join(map(str, summary[key])) for key in ("smallest", "largest"))
+    yield f"found: {smallest} to {largest} pixels; modes: {_counts(summary['modes'])}"
     done = {
         "cropped": "cut to the middle square",
         "upscaled": "smaller than --size, enlarged (blurred)",
@@ -67,8 +67,9 @@ class Command:
         start = time.monotonic()
         with progress_bar(f"import {self.source.name}") as update:
             dataset = import_images(
-                self.source, self.size, out, skip_unreadable=self.skip_unreadable, progress=update
-            )
+                self.source, self.size, out, skip_unreadable=self.skip_unreadable,
+                progress=lambda done, total: update(float(done), float(total)),
+            )  # fmt: skip
         seconds = time.monotonic() - start
         for line in _describe(dataset.metadata["summary"]):
             print(line)

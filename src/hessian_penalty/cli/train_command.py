@@ -1,11 +1,12 @@
 """`hessian-penalty train`."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,13 +15,14 @@ from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.reports.monitor import PictureMonitor
-from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.runs import RunFolder
 from hessian_penalty.training.config import PRESETS, TrainingConfig
 from hessian_penalty.training.estimate import estimate
-from hessian_penalty.training.trainer import Callback, Trainer, config_record
+from hessian_penalty.training.session import resume_run, start_run
+from hessian_penalty.training.trainer import Callback, Trainer
 
 
-class _LiveProgress(Callback):
+class LiveProgress(Callback):
     """The bar: kimg of total with ETA, and the newest record's figures beside it."""
 
     def __init__(self, update: Update) -> None:
@@ -53,7 +55,7 @@ class Command:
     run, with the settings it has. Ctrl-C saves a checkpoint before it stops.
     """
 
-    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The run's settings."""
     data: Path | None = None
     """The data set: a folder that `render` or `import` made. A resumed run knows its own."""
@@ -96,44 +98,27 @@ class Command:
                 f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple "
                 "--out runs/vanilla; the data set comes from `hessian-penalty render clevr-simple`."
             )
-        dataset = ImageDataset(self.data)
-        if dataset.image_channels != self.training.generator.image_channels:
-            raise UserError(
-                f"{self.data} has {dataset.image_channels}-channel images, the generator makes "
-                f"{self.training.generator.image_channels}: set --generator.image-channels {dataset.image_channels}."
-            )
-        dataset.batch([0], self.training.generator.resolution)  # complains where the sizes do not fit
-        start = RunFolder.open(self.finetune).latest_checkpoint() if self.finetune else None
-        trainer = Trainer(self.training, dataset, accelerator=self.accelerator, precision=self.precision)
-        if start is not None:
-            trainer.start_from(start)
-        run = RunFolder.create(self.out)
-        provenance = {
-            "preset": self.preset,
-            "data": str(self.data.resolve()),
-            "data_sha256": dataset.metadata["sha256"],
-            "finetuned_from": str(start) if start else None,
-            "command": "hessian-penalty " + " ".join(sys.argv[1:]),
-        }
-        write_json(run.config_path, config_record(self.training, **provenance))
-        self._train(trainer, run)
+        trainer = start_run(
+            self.training,
+            ImageDataset(self.data),
+            self.out,
+            finetune=RunFolder.open(self.finetune) if self.finetune else None,
+            provenance={"preset": self.preset, "command": "hessian-penalty " + " ".join(sys.argv[1:])},
+            accelerator=self.accelerator,
+            precision=self.precision,
+        )
+        self._train(trainer)
 
     def _resume(self, run: RunFolder) -> None:
-        record = read_json(run.config_path)
-        provenance = record.pop("provenance", {})
-        config = from_record(TrainingConfig, record, str(run.config_path))
-        data = self.data or provenance.get("data")
-        if data is None:
-            raise UserError(f"{run.config_path} does not say which data set it used: give --data.")
-        trainer = Trainer(config, ImageDataset(data), run, accelerator=self.accelerator, precision=self.precision)
-        trainer.resume()
-        print(f"{run.path}: resumed at {trainer.kimg:g} of {config.total_kimg:g} kimg")
-        self._train(trainer, run)
+        trainer = resume_run(run, data=self.data, accelerator=self.accelerator, precision=self.precision)
+        print(f"{run.path}: resumed at {trainer.kimg:g} of {trainer.config.total_kimg:g} kimg")
+        self._train(trainer)
 
-    def _train(self, trainer: Trainer, run: RunFolder) -> None:
-        with progress_bar("training (kimg)") as update:
-            trainer.run = run
-            trainer.callbacks = [PictureMonitor(run), _LiveProgress(update)]
+    def _train(self, trainer: Trainer) -> None:
+        run = trainer.run
+        assert run is not None  # both ways here give it one
+        with progress_bar("training (kimg)") as update, contextlib.closing(PictureMonitor(run)) as pictures:
+            trainer.callbacks = [pictures, LiveProgress(update)]
             try:
                 trainer.train()
             except KeyboardInterrupt:

@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.data.partial_folder import Progress, check_target, claim_partial, create_array, publish
 from hessian_penalty.errors import UserError
 
-SUFFIXES = frozenset(".bmp .gif .jpg .jpeg .jpe .jfif .jp2 .png .ppm .pgm .pbm .tga .tif .tiff .webp".split())
+SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
 # Pillow's other decoders stay shut: EPS, for one, hands the file to Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 MAX_FILE_BYTES = 2**30  # one picture's file, unpacked; Pillow has its own limit on pixels
@@ -116,7 +120,9 @@ def _open_source(source: Path) -> Iterator[_Source]:
     try:
         archive = zipfile.ZipFile(source)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise UserError(f"{source} is no folder, and no readable zip file either ({error}). Give one of them.") from None
+        raise UserError(
+            f"{source} is no folder, and no readable zip file either ({error}). Give one of them."
+        ) from None
     with archive:
         yield _open_archive(archive)
 
@@ -141,11 +147,11 @@ def _rgb(image: Image.Image) -> tuple[Image.Image, bool]:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB"), rgba.getextrema()[3] != (255, 255)
+        return Image.alpha_composite(white, rgba).convert("RGB"), rgba.getchannel("A").getextrema() != (255, 255)
     return image.convert("RGB"), False
 
 
-def _square(data: bytes, size: int, summary: ImportSummary) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _square(data: bytes, size: int, summary: ImportSummary) -> NDArray[np.uint8]:
     """One picture as (size, size, 3), counted in `summary` once all went well."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
@@ -169,7 +175,7 @@ def _square(data: bytes, size: int, summary: ImportSummary) -> np.ndarray[Any, n
     return pixels
 
 
-def _convert(source: _Source, size: int, images: np.ndarray[Any, Any], progress: Progress | None) -> ImportSummary:
+def _convert(source: _Source, size: int, images: NDArray[Any], progress: Progress | None) -> ImportSummary:
     """Fill `images` from the front with the pictures that can be read."""
     summary = ImportSummary(ignored=source.ignored)
     for number, name in enumerate(source.names, start=1):
@@ -181,7 +187,9 @@ def _convert(source: _Source, size: int, images: np.ndarray[Any, Any], progress:
             summary.unreadable_count += 1
             if len(summary.unreadable) < NAMES_SHOWN:
                 known = not isinstance(error, UnidentifiedImageError)
-                summary.unreadable[name] = (str(error) or type(error).__name__) if known else "not a known picture format"
+                summary.unreadable[name] = (
+                    (str(error) or type(error).__name__) if known else "not a known picture format"
+                )
         else:
             images[summary.pictures - 1] = pixels
         if progress:
@@ -205,7 +213,7 @@ def _check_names(source: Path, found: _Source) -> None:
     if not found.ignored:
         raise UserError(f"{source} is empty. Give a folder or a .zip file that holds pictures.")
     others = ", ".join(f"{suffix} ({count})" for suffix, count in found.ignored.items())
-    raise UserError(f"{source} holds no pictures, only {others}. Known suffixes: {' '.join(sorted(SUFFIXES))}.")
+    raise UserError(f"{source} holds no pictures, only {others}. Known suffixes: {' '.join(SUFFIXES)}.")
 
 
 def _check_unreadable(source: Path, summary: ImportSummary, skip_unreadable: bool) -> None:

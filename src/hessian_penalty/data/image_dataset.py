@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hessian_penalty.errors import UserError
@@ -32,7 +33,7 @@ class Factor:
 
     name: str
     kind: FactorKind
-    values: np.ndarray[Any, Any]
+    values: NDArray[Any]
     categories: tuple[str, ...] = ()
 
 
@@ -43,7 +44,7 @@ def sha256(path: Path) -> str:
 
 
 class ImageDataset:
-    """A folder with `images.npy` (uint8, N×H×W×C), `dataset.json`, and `factors.npz` where ground truth exists.
+    """A folder with `images.npy` (uint8, (N, H, W, C)), `dataset.json`, and `factors.npz` where ground truth exists.
 
     Images are memory-mapped: a data set larger than memory is fine. Lower power-of-two resolutions are box averages
     made on the fly.
@@ -63,19 +64,19 @@ class ImageDataset:
         if not isinstance(metadata, dict) or metadata.get("format") != FORMAT_VERSION:
             found = metadata.get("format") if isinstance(metadata, dict) else metadata
             raise UserError(
-                f"{self.path / 'dataset.json'} must say \"format\": {FORMAT_VERSION}, got {found!r}; "
+                f'{self.path / "dataset.json"} must say "format": {FORMAT_VERSION}, got {found!r}; '
                 "make the data set anew."
             )
         self.metadata: dict[str, Any] = metadata
         images_path = self.path / "images.npy"
         try:
-            self.images_uint8: np.ndarray[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(images_path, mode="r")
+            self.images_uint8: NDArray[np.uint8] = np.lib.format.open_memmap(images_path, mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"{images_path} cannot be read ({error}); make the data set anew.") from None
         shape, expected = list(self.images_uint8.shape), self.metadata.get("shape")
         if self.images_uint8.dtype != np.uint8 or shape != expected or len(shape) != 4:
             raise UserError(
-                f"{images_path} holds {self.images_uint8.dtype} {shape}, expected uint8 (N×H×W×C) {expected} as "
+                f"{images_path} holds {self.images_uint8.dtype} {shape}, expected uint8 (N, H, W, C), {expected} as "
                 "dataset.json says; make the data set anew."
             )
 
@@ -111,9 +112,7 @@ class ImageDataset:
         """1 (grey) or 3 (RGB)."""
         return int(self.images_uint8.shape[3])
 
-    def batch(
-        self, indices: Any, resolution: int | None = None
-    ) -> Float[Tensor, "batch channels height width"]:
+    def batch(self, indices: Any, resolution: int | None = None) -> Float[Tensor, "batch channels height width"]:
         """Images in [-1, 1], channels first, box-averaged down to `resolution` where it is given.
 
         Raises:
@@ -144,7 +143,7 @@ class ImageDataset:
             return []
         path = self.path / "factors.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = [
                     Factor(d["name"], d["kind"], arrays[f"{i}:{d['name']}"], tuple(d["categories"]))
                     for i, d in enumerate(described)

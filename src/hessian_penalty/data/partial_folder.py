@@ -62,7 +62,7 @@ def claim_partial(out: Path, recipe: dict[str, Any]) -> Path:
     return folder
 
 
-def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
     """A new memory-mapped `.npy` file with its space on the disk reserved.
 
     Raises:
@@ -72,7 +72,7 @@ def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray[
     try:
         if shutil.disk_usage(path.parent).free < size_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        array: np.ndarray[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):  # else a full disk would later kill the process with a bus error
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hessian_penalty.data.clevr import FAMILIES, Scene
 from hessian_penalty.data.image_dataset import ImageDataset
@@ -20,12 +21,13 @@ from hessian_penalty.data.mitsuba_scene import SAMPLES_PER_PIXEL, mitsuba_versio
 from hessian_penalty.data.partial_folder import Progress, check_target, claim_partial, create_array, publish
 from hessian_penalty.errors import UserError
 
+Array = np.memmap[Any, np.dtype[Any]]
 Chunk = tuple[int, list[Scene]]  # (index of the first picture, scenes)
-Pixels = tuple[int, np.ndarray[Any, np.dtype[np.uint8]]]  # (index of the first picture, (N, size, size, 3))
+Pixels = tuple[int, NDArray[np.uint8]]  # (index of the first picture, (N, size, size, 3))
 
 
 def chunk_images(size: int) -> int:
-    """How many pictures one worker renders between two reports: about a quarter of a minute's work.
+    """How many pictures one worker renders between two reports: about ten seconds' work.
 
     An interrupted render loses at most this for each core.
     """
@@ -82,7 +84,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _map(work: Callable[[Chunk], Pixels], tasks: list[Chunk], workers: int) -> Iterator[Pixels]:
+def _map(work: Callable[[Chunk], Pixels], tasks: list[Chunk], workers: int) -> Generator[Pixels, None, None]:
     workers = min(workers, len(tasks))
     if workers <= 1:
         with _one_thread():
@@ -108,11 +110,11 @@ def _map(work: Callable[[Chunk], Pixels], tasks: list[Chunk], workers: int) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _open_arrays(folder: Path, count: int, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _open_arrays(folder: Path, count: int, size: int) -> tuple[Array, Array]:
     """The pictures and the flags of the finished chunks: an interrupted render's, or new where those are damaged."""
     kinds = {
-        "images.npy": (np.uint8, (count, size, size, 3)),
-        "done.npy": (np.bool_, (-(-count // chunk_images(size)),)),
+        "images.npy": (np.dtype(np.uint8), (count, size, size, 3)),
+        "done.npy": (np.dtype(np.bool_), (-(-count // chunk_images(size)),)),
     }
     try:
         # Mode "r" refuses a file cut short; "r+" would pad it with black pictures.
@@ -121,9 +123,9 @@ def _open_arrays(folder: Path, count: int, size: int) -> tuple[np.ndarray[Any, A
         found = []
     if [(array.dtype, array.shape) for array in found] == list(kinds.values()):
         images, done = (np.lib.format.open_memmap(folder / name, mode="r+") for name in kinds)
-        return images, done
-    (folder / "done.npy").unlink(missing_ok=True)  # first, so that no old flag ever vouches for a new picture
-    images, done = (create_array(folder / name, *kind) for name, kind in kinds.items())
+    else:
+        (folder / "done.npy").unlink(missing_ok=True)  # first, so that no old flag ever vouches for a new picture
+        images, done = (create_array(folder / name, *kind) for name, kind in kinds.items())
     return images, done
 
 

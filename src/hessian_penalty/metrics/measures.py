@@ -38,6 +38,10 @@ class MeasureProtocol:
             if getattr(self, name) < 2:
                 raise UserError(f"`{name}` must be at least 2, got {getattr(self, name)}.")
 
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class Measures:

@@ -38,7 +38,11 @@ def element_penalties(sums: Float[Tensor, "k batch *element"], epsilon: float) -
     >>> element_penalties(torch.tensor([[0.02], [-0.02]]), epsilon=0.1)  # v^T H v = 2 and -2: H = [[0, 1], [1, 0]]
     tensor([4.])
     """
-    return sums.var(dim=0) * (0.5 / epsilon**4)
+    # Many times faster than torch.var along the first of several dimensions, and exact for k = 2: d^2 / 2.
+    k = sums.shape[0]
+    differences = sums[1:] - sums[:1]
+    deviations = differences.square().sum(dim=0) - differences.sum(dim=0).square() / k
+    return deviations * (0.5 / (k - 1) / epsilon**4)
 
 
 def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
@@ -52,7 +56,10 @@ def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
     """
     if outputs[0].shape[0] < 2:
         raise ValueError("`scale_free` takes a variance over the batch: `z` needs 2 samples or more, got 1.")
-    variances = [output.var(dim=0).mean() for output in outputs]
+    variances = []
+    for output in outputs:
+        deviations = (output - output.mean(dim=0)).square().sum()
+        variances.append(deviations / (output.numel() - output[0].numel()))
     for index, variance in enumerate(variances):
         if not variance > 0:
             raise ValueError(

@@ -87,16 +87,16 @@ def check_latents(z: Tensor) -> None:
 
     Raises:
         TypeError: z is not a float32 or float64 tensor.
-        ValueError: z has fewer than two dimensions or no sample.
+        ValueError: z has fewer than two dimensions or is empty.
     """
     if z.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"`z` must be float32 or float64, since second differences lose everything in fewer bits, got {z.dtype}; "
             "pass z.float() and keep the parameters of G in float32."
         )
-    if z.ndim < 2 or z.shape[0] == 0:
+    if z.ndim < 2 or 0 in z.shape:
         raise ValueError(
-            f"`z` must have the shape (batch, latent) with a batch of at least 1, got {tuple(z.shape)}; pass z[None] "
+            f"`z` must have the shape (batch, latent) with at least one of each, got {tuple(z.shape)}; pass z[None] "
             "for one latent vector."
         )
 
@@ -107,6 +107,8 @@ def check_finite(values: Tensor, index: int) -> None:
     Raises:
         ValueError: an output of G is not finite.
     """
+    if torch.isfinite(values.sum()):  # much faster than the count, and enough unless the sum overflows
+        return
     broken = values.numel() - int(torch.isfinite(values).sum())
     if broken:
         raise ValueError(

@@ -74,7 +74,7 @@ def _peak(sums: Tensor, epsilon: float, index: int) -> _Peak:
     check_finite(sums, index)
     of_samples = element_penalties(sums, epsilon).reshape(sums.shape[1], -1).amax(dim=1)  # (batch,)
     value, sample = of_samples.max(dim=0)
-    return _Peak(int(sample), float(value), float(sums.abs().max()) / 2)
+    return _Peak(int(sample), float(value), max(-float(sums.min()), float(sums.max())) / 2)
 
 
 def _agrees(maximum: Tensor, peak: _Peak, epsilon: float) -> bool:

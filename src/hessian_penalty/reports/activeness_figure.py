@@ -12,7 +12,9 @@ from hessian_penalty.reports.traversals import activeness_text, by_activeness
 MOST_BARS = 32  # more would not be legible; the rest is counted in a line
 
 
-def activeness_figure(activeness: Sequence[float], *, color: str = model_color(0), limit: float | None = None) -> Figure:
+def activeness_figure(
+    activeness: Sequence[float], *, color: str = model_color(0), limit: float | None = None
+) -> Figure:
     """One bar a latent, the most active on top.
 
     Args:
@@ -34,9 +36,7 @@ def activeness_figure(activeness: Sequence[float], *, color: str = model_color(0
     axes.barh(range(len(order)), values, color=color, height=0.72)
     for row, value in enumerate(values):
         text = activeness_text(value, max(values))
-        axes.annotate(
-            text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8, color=INK
-        )
+        axes.annotate(text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(order)), [f"z{index}" for index in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.12 * end or 1.0)  # room for the last figure

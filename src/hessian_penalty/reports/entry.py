@@ -12,9 +12,7 @@ from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.reports.grids import png_bytes
 from hessian_penalty.reports.samples import sample_sheet
 from hessian_penalty.reports.traversal_video import traversal_mp4
-from hessian_penalty.reports.traversals import traversal_grid
-
-MOST_ROWS = 16  # latents shown in a traversal of the page, the most active
+from hessian_penalty.reports.traversals import MOST_ROWS, traversal_grid
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,9 @@ class ModelEntry:
     Args:
         name: short and unique within its group.
         description: one sentence: how it was made.
-        measures: the record that `hessian_penalty.metrics` makes: "activeness" (a figure for each latent), "hessian"
-            (n × n means of |H_ij|), "effective_latents", "off_diagonal_share", "frechet" and its "extractor", "kimg".
-            A measure may be None or missing.
+        measures: what `hessian_penalty.metrics.measures.Measures.record` gives, and "kimg": "activeness" (a figure for
+            each latent), "hessian" (n × n means of |H_ij|), "effective_latents", "off_diagonal_share", "frechet" and
+            its "extractor". A measure may be None or missing.
         samples_png, traversal_png: pictures, as `sample_sheet` and `traversal_grid` make them.
         traversal_mp4: the looping video, or None.
         metrics: records of metrics.jsonl, or None.
@@ -95,7 +93,9 @@ class ModelGroup:
         names = [entry.name for entry in self.entries]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise UserError(f"Group {self.name!r} names {', '.join(map(repr, twice))} twice: give each model its own name.")
+            raise UserError(
+                f"Group {self.name!r} names {', '.join(map(repr, twice))} twice: give each model its own name."
+            )
 
 
 def model_entry(

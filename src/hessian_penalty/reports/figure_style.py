@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -28,9 +29,9 @@ def model_color(index: int) -> str:
     return MODEL_COLORS[index % len(MODEL_COLORS)]
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty transparent figure, in inches; a page shows it at 96 pixels an inch."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     return figure
@@ -61,7 +62,7 @@ def figure_png(figure: Figure, dots_per_inch: float = 192) -> bytes:
 def figure_svg(figure: Figure) -> bytes:
     """The figure as SVG whose ink follows the reader's light or dark preference; equal figures give equal bytes.
 
-    >>> svg = figure_svg(new_figure(2, 1))
+    >>> svg = figure_svg(new_figure(2.0, 1.0))
     >>> svg.startswith(b"<?xml"), b"prefers-color-scheme: dark" in svg
     (True, True)
     """

@@ -97,11 +97,11 @@ class GridPainter:
         canvas = Image.new(mode, (total_width, total_height), ground)
         draw = ImageDraw.Draw(canvas)
         for row, label in enumerate(row_labels or ()):
-            x, y = self.left - _LABEL_MARGIN, self.tile_corner(row, 0)[1] + self.tile_height / 2
-            draw.multiline_text((x, y), label, fill=ink, font=font, anchor="rm", align="right")
+            middle = (self.left - _LABEL_MARGIN, self.tile_corner(row, 0)[1] + self.tile_height / 2)
+            draw.multiline_text(middle, label, fill=ink, font=font, anchor="rm", align="right")
         for column, label in enumerate(column_labels or ()):
-            x, y = self.tile_corner(0, column)[0] + self.tile_width / 2, self.top - _LABEL_MARGIN / 2
-            draw.multiline_text((x, y), label, fill=ink, font=font, anchor="md", align="center")
+            bottom = (self.tile_corner(0, column)[0] + self.tile_width / 2, self.top - _LABEL_MARGIN / 2)
+            draw.multiline_text(bottom, label, fill=ink, font=font, anchor="md", align="center")
         self._canvas: NDArray[Any] = np.asarray(canvas)
 
     @property

@@ -1,7 +1,6 @@
 """The heat map of |Hessian|: which latents alter each other's effect."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +12,12 @@ from hessian_penalty.reports.figure_style import INK, new_figure, style_axes
 
 _LOG_DECADES = 3  # a logarithmic scale shows this many below its top
 _MOST_TICKS = 24  # beyond, only some latents are named
+# Inches, fixed: the maps of all models have one size, which a layout engine would fit to each one's labels.
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _SIDE = 4.2, 3.75, 0.4, 0.4, 3.1
 
 
 def hessian_figure(
-    hessian: Float[np.ndarray, "latent latent"],
+    hessian: Float[np.ndarray, "rows columns"],
     *,
     order: Sequence[int] | None = None,
     limit: float | None = None,
@@ -25,7 +26,7 @@ def hessian_figure(
     """Mean |∂²G/∂z_i ∂z_j| as an n × n map with a colour bar; bright is strong.
 
     Args:
-        hessian: non-negative entries.
+        hessian: n × n, non-negative entries.
         order: of the latents, along both axes; None keeps the index order.
         limit: top of the scale, to share it between models; None takes the largest entry.
         log: logarithmic colours over three decades instead of linear ones.
@@ -43,23 +44,20 @@ def hessian_figure(
     top = float(hessian.max()) if limit is None else limit
     top = top if top > 0 else 1.0
     norm: Normalize = LogNorm(top * 10.0**-_LOG_DECADES, top, clip=True) if log else Normalize(0, top)
-    figure = new_figure(4.2, 3.6)
-    axes = figure.add_subplot()
+    figure = new_figure(_WIDTH, _HEIGHT, layout=None)
+    axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / _HEIGHT, _SIDE / _WIDTH, _SIDE / _HEIGHT))
     picture = axes.imshow(shown, cmap="magma", norm=norm, interpolation="nearest")
     step = -(-len(order) // _MOST_TICKS)
     places = range(0, len(order), step)
     names = [f"z{order[place]}" for place in places]
-    rotation = 90 if len(names) > 12 else 0
-    axes.set_xticks(places, names, rotation=rotation)
+    axes.set_xticks(places, names, rotation=90 if len(names) > 12 else 0)
     axes.set_yticks(places, names)
+    axes.set_title("mean |∂²G / ∂zᵢ ∂zⱼ|")
     style_axes(axes, spines=())
     axes.tick_params(length=0, labelsize=8)
-    _add_colour_bar(figure, axes, picture)
+    beside = (_LEFT + _SIDE + 0.12) / _WIDTH
+    bar_axes = figure.add_axes((beside, _BOTTOM / _HEIGHT, 0.13 / _WIDTH, _SIDE / _HEIGHT))
+    figure.colorbar(picture, cax=bar_axes)
+    style_axes(bar_axes, spines=())
+    bar_axes.tick_params(labelsize=8, which="both", colors=INK)
     return figure
-
-
-def _add_colour_bar(figure: Figure, axes: Any, picture: Any) -> None:
-    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2.5, which="both")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label("mean |∂²G/∂zᵢ∂zⱼ|", color=INK, fontsize=9)

@@ -1,5 +1,6 @@
 """The table of figures: a row for each measure, a column for each model, the change against the first model."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,10 @@ from hessian_penalty.reports.figure_style import model_color
 from hessian_penalty.reports.markup import Html, tag
 
 _NOTEWORTHY = 0.005  # changes below half a percent count as none
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,14 @@ ROWS = (
         "Total activeness",
         "how much all latents together change the pictures; a sharp drop means less variety",
         None,
-        lambda value: f"{value:.3g}",
+        _three_digits,
     ),
     MeasureRow(
         "frechet",
         "Fréchet distance",
         "between generated and real pictures, in the features of the network named",
         "lower",
-        lambda value: f"{value:.3g}",
+        _three_digits,
         absent="needs the data set and the feature extractor",
     ),
     MeasureRow(
@@ -74,11 +79,11 @@ ROWS = (
 
 
 def measure(entry: ModelEntry, key: str) -> float | None:
-    """A measure of the model; None where it is missing."""
+    """A measure of the model; None where it is missing or no number."""
     if key == "total_activeness":
         return None if entry.activeness is None else sum(entry.activeness)
     value = entry.measures.get(key)
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def relative_change(entry: ModelEntry, reference: ModelEntry, key: str) -> float | None:
@@ -96,7 +101,7 @@ def percent(change: float) -> str:
 
     >>> percent(-0.724), percent(1.5), percent(0.001)
     ('−72%', '+150%', '±0%')
-    """  # noqa: RUF002
+    """
     if abs(change) < _NOTEWORTHY:
         return "±0%"
     return f"{100 * change:+.0f}%".replace("-", "\N{MINUS SIGN}")
@@ -112,11 +117,11 @@ def _cell(entry: ModelEntry, reference: ModelEntry, row: MeasureRow, most: float
     value = measure(entry, row.key)
     if value is None:
         reason = entry.missing.get(row.key, row.absent)
-        return tag("td", tag("span", "–", class_="value"), tag("small", reason), data_model=entry.name)  # noqa: RUF001
+        return tag("td", tag("span", "–", class_="value"), tag("small", reason), data_model=entry.name)
     shown = row.show(value)
     if row.key == "effective_latents" and entry.activeness is not None:
         shown += f" of {len(entry.activeness)}"
-    parts = [tag("span", shown, class_="value")]
+    parts: list[str] = [tag("span", shown, class_="value")]
     change = relative_change(entry, reference, row.key)
     if change is not None:
         verdict = _verdict(change, row.better)
@@ -142,8 +147,10 @@ def measures_table(group: ModelGroup) -> Html:
         values = [value for entry in entries if (value := measure(entry, row.key)) is not None]
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
         spoken = f"{row.better} is better" if row.better else None
-        head = tag("th", row.label, tag("span", arrow, title=spoken, aria_label=spoken), tag("small", row.note), scope="row")
-        most = max(values, default=0.0)
+        head = tag(
+            "th", row.label, tag("span", arrow, title=spoken, aria_label=spoken), tag("small", row.note), scope="row"
+        )
+        most = max(values) if len(values) > 1 else 0.0  # a bar alone says nothing
         cells = [_cell(entry, reference, row, most, model_color(index)) for index, entry in enumerate(entries)]
         body.append(tag("tr", head, *cells))
     caption = "↓ lower is better. Percentages: against " + reference.name if len(entries) > 1 else "↓ lower is better"

@@ -10,11 +10,9 @@ from torch.utils.tensorboard import SummaryWriter
 from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.reports.samples import sample_sheet
-from hessian_penalty.reports.traversals import traversal_grid
+from hessian_penalty.reports.traversals import MOST_ROWS, traversal_grid
 from hessian_penalty.runs import RunFolder, atomic_path
 from hessian_penalty.training.trainer import Callback
-
-MOST_ROWS = 16  # latents in a traversal picture
 
 
 class PictureMonitor(Callback):
@@ -43,7 +41,7 @@ class PictureMonitor(Callback):
     def on_step(self, kimg: float, total_kimg: float) -> None:
         """Open the events at the first step of this process: what lies at or after it is an earlier one's."""
         if self._writer is None:
-            self._writer = SummaryWriter(str(self.run.path), purge_step=_step(kimg))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self.run.path), purge_step=_step(kimg))
 
     def on_log(self, record: dict[str, float]) -> None:
         """Add every figure of the record but kimg, which is the step."""

@@ -74,16 +74,16 @@ def report_html(
 def _how_to_read() -> Html:
     meaning = tag(
         "p",
-        "A generator turns a handful of numbers, its ", tag("em", "latents"), " z0, z1, …, into a picture. In an ordinary "
-        "one every latent changes a bit of everything. In a ", tag("em", "disentangled"), " one each latent changes one "
-        "thing (a place, a colour, a size), and those that are not needed change nothing. The Hessian Penalty pushes a "
-        "generator there: it punishes a latent for altering what another latent does.",
+        "A generator turns a handful of numbers, its ", tag("em", "latents"), " z0, z1, …, into a picture. In an "
+        "ordinary one every latent changes a bit of everything. In a ", tag("em", "disentangled"), " one each latent "
+        "changes one thing (a place, a colour, a size), and those that are not needed change nothing. The Hessian "
+        "Penalty pushes a generator there: it punishes a latent for altering what another latent does.",
     )  # fmt: skip
     reading = tag(
         "p",
-        "Start with the table, then watch the traversals: the models differ where their rows do. A model is better only "
-        "if its latents are tidier ", tag("em", "and"), " its samples are as good as before. Each model keeps its colour "
-        "throughout, and each figure says above it how to read it.",
+        "Start with the table, then watch the traversals: the models differ where their rows do. A model is better "
+        "only if its latents are tidier ", tag("em", "and"), " its samples are as good as before. Each model keeps its "
+        "colour throughout, and each figure says above it how to read it.",
     )  # fmt: skip
     return tag("section", tag("h2", "How to read this page"), tag("div", meaning, reading), class_="how")
 

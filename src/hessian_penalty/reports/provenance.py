@@ -40,15 +40,18 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def settings_details(group: ModelGroup) -> Html:
-    """The settings of all models of a group, folded; those that differ first and in bold."""
-    columns = [flatten(entry.settings) for entry in group.entries]
+    """The settings of all models of a group and of their measurement, folded; those that differ first and in bold."""
+    columns = []
+    for entry in group.entries:
+        protocol = entry.measures.get("protocol")
+        columns.append(flatten({**entry.settings, **({"measured_with": protocol} if protocol else {})}))
     names = list(dict.fromkeys(name for column in columns for name in column))
     if not names:
         return join()
     differing = [name for name in names if len({column.get(name) for column in columns}) > 1]
     rows = []
     for name in differing + [name for name in names if name not in differing]:
-        cells = [tag("td", column.get(name, "–")) for column in columns]  # noqa: RUF001
+        cells = [tag("td", column.get(name, "–")) for column in columns]
         rows.append(tag("tr", tag("th", name, scope="row"), *cells, class_="differs" if name in differing else None))
     heads = [tag("th", entry.name, scope="col") for entry in group.entries]
     summary = f"Settings: {len(names)} in all"
@@ -62,7 +65,8 @@ def provenance_section(command: str | None, facts: Mapping[str, str]) -> Html:
     """Command, what the caller knows, and versions."""
     lines = {**({"command": command} if command else {}), **facts}
     terms = [
-        join(tag("dt", name), tag("dd", tag("code", text) if name == "command" else text)) for name, text in lines.items()
+        join(tag("dt", name), tag("dd", tag("code", text) if name == "command" else text))
+        for name, text in lines.items()
     ]
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     return tag(

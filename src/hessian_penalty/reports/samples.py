@@ -30,8 +30,8 @@ def generate(
 ) -> Float[Tensor, "*batch channels height width"]:
     """Images of latents of any leading shape, `batch_size` at a time, on the CPU in float32."""
     flat = z.reshape(-1, z.shape[-1])  # (N, n)
-    images = torch.cat([generator(part).float().cpu() for part in flat.split(batch_size)])
-    return images.unflatten(0, z.shape[:-1])  # (*batch, C, H, W)
+    images = torch.cat([generator(part).float().cpu() for part in torch.split(flat, batch_size)])
+    return images.reshape(*z.shape[:-1], *images.shape[1:])  # (*batch, C, H, W)
 
 
 def sample_sheet(generator: Generator, *, seed: int = 0, rows: int = 4, columns: int = 8) -> Image.Image:
@@ -43,4 +43,4 @@ def sample_sheet(generator: Generator, *, seed: int = 0, rows: int = 4, columns:
     (196, 130)
     """
     images = generate(generator, seeded_latents(generator, rows * columns, seed))
-    return image_grid(images.unflatten(0, (rows, columns)))
+    return image_grid(images.reshape(rows, columns, *images.shape[1:]))

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from hessian_penalty.reports.activeness_figure import activeness_comparison_figure, activeness_figure
-from hessian_penalty.reports.entry import MOST_ROWS, ModelEntry, ModelGroup
+from hessian_penalty.reports.entry import ModelEntry, ModelGroup
 from hessian_penalty.reports.figure_style import figure_svg, model_color
 from hessian_penalty.reports.hessian_figure import hessian_figure
 from hessian_penalty.reports.markup import Html, data_uri, join, tag
 from hessian_penalty.reports.training_figure import PANELS, recorded_panels, training_figure
-from hessian_penalty.reports.traversals import by_activeness
+from hessian_penalty.reports.traversals import MOST_ROWS, by_activeness
 
 
 def _png(content: bytes, alt: str) -> Html:
@@ -24,7 +24,7 @@ def _swatch(color: str) -> Html:
 
 
 def _absent(reason: str) -> Html:
-    return tag("p", "– ", reason, class_="absent")  # noqa: RUF001
+    return tag("p", "– ", reason, class_="absent")
 
 
 def _side_by_side(title: str, reading: str, group: ModelGroup, draw: Callable[[ModelEntry, str], Html]) -> Html:
@@ -52,9 +52,9 @@ def samples_section(group: ModelGroup) -> Html:
 def traversal_section(group: ModelGroup) -> Html:
     """Still traversals."""
     reading = (
-        "Each row moves one latent from \N{MINUS SIGN}2 (left) to +2 (right) and keeps the others; the most active latent "
-        "is on top, its activeness under its name. Disentangled: a row changes one property only, and rows at the bottom "
-        "change nothing."
+        "Each row moves one latent from \N{MINUS SIGN}2 (left) to +2 (right) and keeps the others; the most active "
+        "latent is on top, its activeness under its name. Disentangled: a row changes one property only, and rows at "
+        "the bottom change nothing."
     )
     return _side_by_side(
         "Traversals",
@@ -87,8 +87,8 @@ def video_section(group: ModelGroup) -> Html:
         )
 
     reading = (
-        "The same rows in motion, each column another picture: a row that stands still is a latent without effect, and a "
-        "row should do the same thing in every column."
+        "The same rows in motion, each column another picture: a row that stands still is a latent without effect, and "
+        "a row should do the same thing in every column."
     )
     return _side_by_side("Traversals in motion", reading, group, video)
 
@@ -101,23 +101,26 @@ def activeness_section(group: ModelGroup) -> Html:
     if len(known) > 1:
         figure = activeness_comparison_figure(known, colors=colors)
         reading = (
-            "All models in one: a steep fall from left to right means that few latents do the work, a flat line that the "
-            "work is spread over all."
+            "All models in one: a steep fall from left to right means that few latents do the work, a flat line that "
+            "the work is spread over all."
         )
         picture = _svg(figure_svg(figure), "Activeness by rank, for " + ", ".join(known))
-        comparison = tag("figure", tag("figcaption", reading, class_="reading"), tag("div", picture, class_="scroll"), class_="wide")
+        comparison = tag(
+            "figure", tag("figcaption", reading, class_="reading"), tag("div", picture, class_="scroll"), class_="wide"
+        )
     limit = max((max(values) for values in known.values()), default=None)
 
     def bars(entry: ModelEntry, color: str) -> Html:
         if entry.activeness is None:
             return _absent(entry.missing.get("activeness", "activeness was not measured"))
         return _svg(
-            figure_svg(activeness_figure(entry.activeness, color=color, limit=limit)), f"Activeness bars of {entry.name}"
+            figure_svg(activeness_figure(entry.activeness, color=color, limit=limit)),
+            f"Activeness bars of {entry.name}",
         )
 
     reading = (
-        "How much a picture changes, pixel by pixel, when one latent moves; one axis for all models. Disentangled: a few "
-        "long bars, and the latents that are not needed at nought."
+        "How much a picture changes, pixel by pixel, when one latent moves; one axis for all models. Disentangled: a "
+        "few long bars, and the latents that are not needed at nought."
     )
     return join(_side_by_side("Activeness", reading, group, bars), comparison)
 
@@ -137,8 +140,9 @@ def hessian_section(group: ModelGroup) -> Html:
         )
 
     reading = (
-        "Bright at row i and column j: latent i alters what latent j does. The diagonal is each latent's own curvature. "
-        "Disentangled: dark off the diagonal. One colour scale for all models, latents in the order of the traversals."
+        "Bright at row i and column j: latent i alters what latent j does. The diagonal is each latent's own "
+        "curvature. Disentangled: dark off the diagonal. One colour scale for all models, latents in the order of the "
+        "traversals."
     )
     return _side_by_side("Hessian", reading, group, heat_map)
 
@@ -151,8 +155,8 @@ def training_section(group: ModelGroup) -> Html:
         return join()
     colors = {entry.name: model_color(index) for index, entry in enumerate(group.entries)}
     reading = (
-        "Losses of an adversarial game do not fall to nought: look for level curves without jumps, and a Hessian Penalty "
-        "that falls."
+        "Losses of an adversarial game do not fall to nought: look for level curves without jumps, and a Hessian "
+        "Penalty that falls."
     )
     legend = [tag("span", _swatch(colors[name]), name, class_="key") for name in runs]
     panels = [
@@ -163,7 +167,7 @@ def training_section(group: ModelGroup) -> Html:
         for key in keys
     ]
     caption = tag("figcaption", reading, tag("span", *legend, class_="keys"), class_="reading")
-    return tag("section", tag("h3", "Training"), tag("figure", caption, tag("div", *panels, class_="models")))
+    return tag("section", tag("h3", "Training"), tag("figure", caption, tag("div", *panels, class_="panels")))
 
 
 def rows_note(group: ModelGroup) -> Html:

@@ -13,6 +13,7 @@ from hessian_penalty.reports.grids import image_grid
 from hessian_penalty.reports.samples import generate, seeded_latents
 
 TRAVERSAL_LIMIT = 2.0  # latents move between minus and plus this many standard deviations
+MOST_ROWS = 16  # latents shown in run folders and on the page, the most active; more would not be legible
 
 
 def by_activeness(activeness: Sequence[float], most: int | None = None) -> list[int]:
@@ -35,10 +36,10 @@ def activeness_text(value: float, largest: float) -> str:
 
 
 def latent_labels(order: Sequence[int], activeness: Sequence[float] | None = None) -> list[str]:
-    """A label for each latent: its name, and below it its activeness where that is known.
+    r"""A label for each latent: its name, and below it its activeness where that is known.
 
     >>> latent_labels([3, 0], [0.0, 0.0, 0.0, 0.0213])
-    ['z3\\n0.021', 'z0\\n0.000']
+    ['z3\n0.021', 'z0\n0.000']
     """
     if activeness is None:
         return [f"z{index}" for index in order]

@@ -1,0 +1,58 @@
+"""`hessian-penalty report`."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hessian_penalty.cli.progress import progress_bar
+from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.generators.loading import generator_config
+from hessian_penalty.metrics.measures import MeasureProtocol
+from hessian_penalty.runs import RunFolder
+from hessian_penalty.studies.comparison import write_comparison
+from hessian_penalty.studies.evaluation import Evaluator, data_of
+
+
+@dataclass
+class Command:
+    """Measure runs and put them side by side in one self-contained HTML page that needs no network.
+
+    Samples, a traversal row for each latent with its activeness, a looping video, the Hessian, and a table: effective
+    latents, off-diagonal share, Fréchet distance. Measures are kept in each run's measures.json.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Runs that `train` or `rotate` made; the first is what the others are compared with."""
+    out: Path = Path("report.html")
+    """The page."""
+    data: Path | None = None
+    """Real images for the Fréchet distance; default the data set that the first run was trained on."""
+    protocol: MeasureProtocol = field(default_factory=MeasureProtocol)
+    """Numbers of samples."""
+
+    def run(self) -> None:
+        """Measure and write."""
+        runs = [RunFolder.open(path) for path in self.runs]
+        dataset = ImageDataset(self.data) if self.data else (data_of(runs[0]) if runs else None)
+        resolution = generator_config(runs[0]).resolution if runs else None
+        evaluator = Evaluator(self.protocol, dataset, resolution)
+        with progress_bar("measuring runs") as update:
+            entries = write_comparison(
+                runs, evaluator, self.out, command="hessian-penalty " + " ".join(sys.argv[1:]), progress=update
+            )
+        table = Table("run", "effective latents", "off-diagonal share", "Fréchet distance")
+        for entry in entries:
+            frechet = entry.measures["frechet"]
+            table.add_row(
+                entry.name,
+                f"{entry.measures['effective_latents']:.2f}",
+                f"{entry.measures['off_diagonal_share']:.3f}",
+                "–" if frechet is None else f"{frechet:.2f}",
+            )
+        Console().print(table)
+        print(f"{self.out.resolve()}: open it in a browser.")

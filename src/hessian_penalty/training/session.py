@@ -1,0 +1,89 @@
+"""Begin a run in its folder, or go on with one: what `train` and the studies share."""
+
+from pathlib import Path
+from typing import Any
+
+from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
+from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.training.config import TrainingConfig
+from hessian_penalty.training.trainer import Trainer, config_record
+
+
+def check_fits(config: TrainingConfig, dataset: ImageDataset) -> None:
+    """Refuse a data set that the generator cannot learn from.
+
+    Raises:
+        UserError: channels or resolution differ.
+    """
+    wanted = config.generator.image_channels
+    if dataset.image_channels != wanted:
+        raise UserError(
+            f"{dataset.path} has {dataset.image_channels}-channel images, the generator makes {wanted}: "
+            f"set --generator.image-channels {dataset.image_channels}."
+        )
+    dataset.batch([0], config.generator.resolution)  # complains where the sizes do not fit
+
+
+def start_run(
+    config: TrainingConfig,
+    dataset: ImageDataset,
+    out: str | Path,
+    *,
+    finetune: RunFolder | None = None,
+    provenance: dict[str, Any] | None = None,
+    **device: Any,
+) -> Trainer:
+    """A new run in `out`, ready to train.
+
+    Args:
+        finetune: start from the networks of this run's newest checkpoint.
+        provenance: further facts for config.json.
+        device: `accelerator` and `precision`, as `Trainer` takes them.
+
+    Raises:
+        UserError: the data does not fit, `out` is not empty, or the other run's networks do not fit.
+    """
+    check_fits(config, dataset)
+    trainer = Trainer(config, dataset, **device)
+    facts: dict[str, Any] = {"data": str(dataset.path.resolve()), "data_sha256": dataset.metadata["sha256"]}
+    if finetune is not None:
+        checkpoint = finetune.latest_checkpoint()
+        trainer.start_from(checkpoint)
+        before = read_json(finetune.config_path).get("provenance", {}).get("finetuned_from_kimg") or 0.0
+        facts |= {
+            "finetuned_from": finetune.path.name,
+            "finetuned_from_kimg": read_json(checkpoint / "state.json")["kimg"] + before,
+        }
+    trainer.run = RunFolder.create(out)
+    write_json(trainer.run.config_path, config_record(config, **facts, **(provenance or {})))
+    return trainer
+
+
+def resume_run(run: RunFolder, *, data: str | Path | None = None, **device: Any) -> Trainer:
+    """Go back to a run's newest checkpoint, ready to train on with the settings it has.
+
+    A run that was stopped before its first checkpoint begins again.
+
+    Args:
+        data: where its data set is, if it was moved.
+
+    Raises:
+        UserError: the configuration or checkpoint cannot be read, or the data set is missing or another one.
+    """
+    record = read_json(run.config_path)
+    provenance = record.pop("provenance", {})
+    config = from_record(TrainingConfig, record, str(run.config_path))
+    data = data or provenance.get("data")
+    if data is None:
+        raise UserError(f"{run.config_path} does not say which data set the run used: give --data.")
+    dataset = ImageDataset(data)
+    if provenance.get("data_sha256", dataset.metadata["sha256"]) != dataset.metadata["sha256"]:
+        raise UserError(f"{dataset.path} is not the data set that {run.path} was trained on: give that one by --data.")
+    check_fits(config, dataset)
+    trainer = Trainer(config, dataset, run, **device)
+    if run.checkpoints():
+        trainer.resume()
+    elif provenance.get("finetuned_from"):
+        raise UserError(f"{run.path} was stopped before its first checkpoint: delete it and fine-tune anew.")
+    return trainer
