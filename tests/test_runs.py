@@ -187,6 +187,7 @@ def test_from_record_undoes_json(tmp_path: Path) -> None:
     outer = _Outer("a", _Inner((4, 8)))
     write_json(tmp_path / "record.json", dataclasses.asdict(outer))
     assert from_record(_Outer, read_json(tmp_path / "record.json"), "record.json") == outer
+    assert from_record(_Inner, {"widths": [[1, 2], [3]]}, "record.json") == _Inner(((1, 2), (3,)))  # type: ignore[arg-type]
     assert from_record(_Outer, {"name": "b"}, "record.json") == _Outer("b")  # defaults stay where they are written
 
 

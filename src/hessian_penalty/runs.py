@@ -188,6 +188,10 @@ class RunFolder:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def from_record(kind: type[T], record: Any, where: str) -> T:
     """The dataclass `kind` from what `dataclasses.asdict` and JSON made of it, strictly.
 
@@ -214,7 +218,7 @@ def from_record(kind: type[T], record: Any, where: str) -> T:
     for name, value in record.items():
         if dataclasses.is_dataclass(types[name]):
             value = from_record(types[name], value, f"{where}.{name}")
-        values[name] = tuple(value) if isinstance(value, list) else value
+        values[name] = _as_tuples(value)
     try:
         return kind(**values)
     except TypeError as error:

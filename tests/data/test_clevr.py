@@ -36,7 +36,7 @@ def test_names_kinds_and_ranges(name: str, factors: list[tuple[str, str]]) -> No
     assert [(factor.name, factor.kind) for factor in drawn] == factors
     for factor in drawn:
         assert len(factor.values) == COUNT
-        assert 0 <= _unit(factor).min() and _unit(factor).max() < 1
+        assert _unit(factor).min() >= 0 and _unit(factor).max() < 1
     assert str(len(factors)) in FAMILIES[name].description
 
 

@@ -260,5 +260,5 @@ def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) ->
 def test_out_that_exists(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for taken in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="exists already. Choose another --out"):
+        with pytest.raises(UserError, match=r"exists already. Choose another --out"):
             _render(taken)

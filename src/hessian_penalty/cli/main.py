@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 command = tyro.cli(module.Command, args=rest, prog=f"hessian-penalty {name}")
             command.run()
+    except SystemExit as stop:  # tyro's own: help was shown, or the arguments did not parse
+        return int(stop.code or 0)
     except (UserError, OSError) as error:
         print(f"hessian-penalty {name}: {error}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ LOG_SECONDS = 15.0  # between two lines where the output is not a terminal
 class Update(Protocol):
     """Report how far a piece of work has come; `note` is shown beside the bar."""
 
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+    def __call__(self, done: float | int, total: float | int, note: str = "") -> None: ...
 
 
 def _seconds(value: float) -> str:
@@ -36,7 +36,7 @@ def progress_bar(title: str) -> Iterator[Update]:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=None, note="")
 
-            def show(done: float, total: float, note: str = "") -> None:
+            def show(done: float | int, total: float | int, note: str = "") -> None:
                 bar.update(task, completed=done, total=total, **({"note": note} if note else {}))
 
             yield show
@@ -45,7 +45,7 @@ def progress_bar(title: str) -> Iterator[Update]:
     start = time.monotonic()
     state = {"line": -LOG_SECONDS, "first": None, "note": ""}
 
-    def log(done: float, total: float, note: str = "") -> None:
+    def log(done: float | int, total: float | int, note: str = "") -> None:
         elapsed = time.monotonic() - start
         state["first"] = done if state["first"] is None else state["first"]
         state["note"] = note or state["note"]

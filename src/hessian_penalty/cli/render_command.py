@@ -54,7 +54,7 @@ class Command:
                         earlier = done
                         if done:
                             print(f"Going on in {partial_path(out)}, where {done:,} of {total:,} pictures are done.")
-                    update(float(done), float(total))
+                    update(done, total)
 
                 dataset = render_dataset(
                     self.name, self.count, self.size, out, seed=self.seed, workers=self.workers, progress=report

@@ -35,7 +35,8 @@ def describe(run: RunFolder) -> str:
         parts.append(f"starting from {provenance['finetuned_from']}")
     if provenance.get("rotated"):
         parts.append("then rotated onto the directions found in it")
-    return ", ".join(parts).capitalize() + "."
+    sentence = ", ".join(parts)
+    return sentence[0].upper() + sentence[1:] + "."
 
 
 def run_entry(run: RunFolder, evaluator: Evaluator, name: str, description: str | None = None) -> ModelEntry:

@@ -1,0 +1,79 @@
+import json
+import re
+
+import pytest
+
+from hessian_penalty.cli.main import main
+from hessian_penalty.runs import RunFolder
+
+SMALL = (
+    "--generator.latent-dim 4 --generator.channels 12 8 8 --total-kimg 0.064 --batch-size 16 --log-kimg 0.032 "
+    "--snapshot-kimg 0.032 --accelerator cpu"
+).split()
+
+
+def train(*words):
+    return main(["train", "clevr-simple-tiny", *SMALL, *map(str, words)])
+
+
+def test_train_then_finetune_then_resume(small_dataset, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train("--data", small_dataset.path, "--out", first) == 0
+    shown = capsys.readouterr().out
+    assert "ETA" in shown
+    assert "Next: hessian-penalty rotate" in shown
+    run = RunFolder.open(first)
+    assert [record["kimg"] for record in run.metrics()] == [0.032, 0.064]
+    assert run.latest_checkpoint().name == "kimg-000000.064"
+    assert list(run.samples_path.glob("*.png"))
+    assert list(run.traversals_path.glob("*.png"))
+    assert list(run.path.glob("events.out.tfevents.*"))
+
+    penalty = "--penalty.adaptive 0.1 --penalty.reduction mean --penalty.scale-free --penalty.ramp-kimg 0.032".split()
+    assert train("--data", small_dataset.path, "--out", second, "--finetune", first, *penalty) == 0
+    config = json.loads((second / "config.json").read_text())
+    assert config["penalty"]["adaptive"] == 0.1
+    assert config["provenance"]["preset"] == "clevr-simple-tiny"
+    assert config["provenance"]["finetuned_from"] == "first"
+    assert "penalty" in RunFolder.open(second).metrics()[-1]
+
+    assert main(["train", "--resume", str(second), "--accelerator", "cpu"]) == 0
+    assert "resumed at 0.064 of 0.064 kimg" in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train("--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"0.064 kimg at 16 pixels on cpu: \d+ images/s, 0 minutes .*, \d+ MiB peak memory", shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "clevr-hard"], "Unknown preset 'clevr-hard'; choose one of clevr-simple-tiny"),
+        (["train"], "Name a preset first"),
+        (["train", "clevr-simple-tiny"], "--data and --out missing"),
+        (["train", "clevr-simple-tiny", "--out", "x", "--data", "nowhere"], "nowhere is not an image data set"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run"),
+        (["train", "clevr-simple-tiny", "--penalty.k", "1"], "penalty.k must be at least 2"),
+        (["train", "clevr-simple-tiny", "--batch-size", "0"], "batch_size must be positive"),
+    ],
+)
+def test_mistakes_are_told_without_traceback(words, message, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_run_folder_is_not_overwritten(small_dataset, small_run, capsys):
+    assert train("--data", small_dataset.path, "--out", small_run.path) == 2
+    assert "exists and is not empty. Choose another --out, or go on with --resume" in capsys.readouterr().err
+
+
+def test_a_missing_finetune_run_leaves_nothing(small_dataset, tmp_path, capsys):
+    assert train("--data", small_dataset.path, "--out", tmp_path / "out", "--finetune", tmp_path / "none") == 2
+    assert "is not a run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
