@@ -2,10 +2,17 @@ import json
 
 from hessian_penalty.cli.main import main
 
-SEARCH = "--search.sketches 16 --search.held-out 8 --search.rounds 1".split()
-PROTOCOL = (
-    "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8 --protocol.batch-size 16"
-).split()
+SEARCH = ["--search.sketches", "16", "--search.held-out", "8", "--search.rounds", "1"]
+PROTOCOL = [
+    "--protocol.activeness-samples",
+    "4",
+    "--protocol.hessian-samples",
+    "2",
+    "--protocol.frechet-images",
+    "8",
+    "--protocol.batch-size",
+    "16",
+]
 
 
 def test_rotate_then_report(small_run, tmp_path, capsys):

@@ -6,10 +6,24 @@ import pytest
 from hessian_penalty.cli.main import main
 from hessian_penalty.runs import RunFolder
 
-SMALL = (
-    "--generator.latent-dim 4 --generator.channels 12 8 8 --total-kimg 0.064 --batch-size 16 --log-kimg 0.032 "
-    "--snapshot-kimg 0.032 --accelerator cpu"
-).split()
+SMALL = [
+    "--generator.latent-dim",
+    "4",
+    "--generator.channels",
+    "12",
+    "8",
+    "8",
+    "--total-kimg",
+    "0.064",
+    "--batch-size",
+    "16",
+    "--log-kimg",
+    "0.032",
+    "--snapshot-kimg",
+    "0.032",
+    "--accelerator",
+    "cpu",
+]
 
 
 def train(*words):
@@ -29,7 +43,15 @@ def test_train_then_finetune_then_resume(small_dataset, tmp_path, capsys):
     assert list(run.traversals_path.glob("*.png"))
     assert list(run.path.glob("events.out.tfevents.*"))
 
-    penalty = "--penalty.adaptive 0.1 --penalty.reduction mean --penalty.scale-free --penalty.ramp-kimg 0.032".split()
+    penalty = [
+        "--penalty.adaptive",
+        "0.1",
+        "--penalty.reduction",
+        "mean",
+        "--penalty.scale-free",
+        "--penalty.ramp-kimg",
+        "0.032",
+    ]
     assert train("--data", small_dataset.path, "--out", second, "--finetune", first, *penalty) == 0
     config = json.loads((second / "config.json").read_text())
     assert config["penalty"]["adaptive"] == 0.1

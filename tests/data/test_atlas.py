@@ -12,7 +12,10 @@ def dataset(tmp_path):
     folder.mkdir()
     images = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), dtype=np.uint8)
     np.save(folder / "images.npy", images)
-    factors = [Factor("x", "continuous", np.linspace(0, 1, 70)), Factor("shape", "categorical", np.arange(70) % 3, "abc")]
+    factors = [
+        Factor("x", "continuous", np.linspace(0, 1, 70)),
+        Factor("shape", "categorical", np.arange(70) % 3, ("a", "b", "c")),
+    ]
     ImageDataset.finish(folder, factors, name="noise", seed=5)
     return ImageDataset(folder)
 

@@ -13,7 +13,9 @@ def random_rotation(n, seed=0):
 @pytest.mark.parametrize("normalize_latent", [True, False])
 def test_rotated_latents_give_the_same_images(normalize_latent):
     torch.manual_seed(0)
-    generator = ProGANGenerator(ProGANConfig(6, (16, 8), normalize_latent=normalize_latent)).double().requires_grad_(False)
+    generator = (
+        ProGANGenerator(ProGANConfig(6, (16, 8), normalize_latent=normalize_latent)).double().requires_grad_(False)
+    )
     matrix = random_rotation(6).double()
     matrix = torch.linalg.qr(matrix)[0]
     rotated = rotate_generator(generator, matrix)

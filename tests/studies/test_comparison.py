@@ -27,7 +27,9 @@ def copied_run(small_run, tmp_path):
 
 def test_the_page_shows_every_run(small_run, copied_run, tmp_path):
     other = copied_run("other")
-    entries = write_comparison([small_run, other], Evaluator(QUICK, None), tmp_path / "page.html", command="the command")
+    entries = write_comparison(
+        [small_run, other], Evaluator(QUICK, None), tmp_path / "page.html", command="the command"
+    )
     page = (tmp_path / "page.html").read_text()
     assert [entry.name for entry in entries] == ["vanilla", "other"]
     assert all(text in page for text in ("vanilla", "other", "the command", "no data set given"))

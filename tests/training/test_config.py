@@ -27,7 +27,7 @@ def test_vanilla_by_default():
     [
         (PenaltyConfig, {"weight": -1.0}, "penalty.weight must not be negative, got -1"),
         (PenaltyConfig, {"weight": 1.0, "adaptive": 0.1}, "exclude each other"),
-        (PenaltyConfig, {"reduction": "sum"}, "penalty.reduction must be \"max\" or \"mean\", got 'sum'"),
+        (PenaltyConfig, {"reduction": "sum"}, 'penalty.reduction must be "max" or "mean", got \'sum\''),
         (PenaltyConfig, {"k": 1}, "penalty.k must be at least 2 to estimate a variance, got 1"),
         (PenaltyConfig, {"epsilon": 0.0}, "penalty.epsilon must be positive, got 0"),
         (TrainingConfig, {"batch_size": 0}, "batch_size must be positive, got 0"),

@@ -27,9 +27,10 @@ class Pictures:
 
     def __init__(self, count=20):
         rng = torch.Generator().manual_seed(0)
-        self.images = torch.rand(count, 3, 8, 8, generator=rng) * torch.tensor([1.0, -1.0]).repeat(count // 2)[
-            :, None, None, None
-        ]
+        self.images = (
+            torch.rand(count, 3, 8, 8, generator=rng)
+            * torch.tensor([1.0, -1.0]).repeat(count // 2)[:, None, None, None]
+        )
 
     def __len__(self):
         return len(self.images)

@@ -40,4 +40,6 @@ class Command:
                     figures = f"{m['effective_latents']:.2f}", f"{m['off_diagonal_share']:.3f}", f"{m['frechet']:.2f}"
                     table.add_row(group, name, *figures)
         Console().print(table)
-        print(f"Done in {summary['seconds'] / 60:.1f} minutes. Open {(self.out / 'report.html').resolve()} in a browser.")
+        print(
+            f"Done in {summary['seconds'] / 60:.1f} minutes. Open {(self.out / 'report.html').resolve()} in a browser."
+        )

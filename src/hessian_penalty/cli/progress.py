@@ -37,23 +37,31 @@ def progress_bar(title: str) -> Iterator[Update]:
             task = bar.add_task(title, total=None, note="")
 
             def show(done: float | int, total: float | int, note: str = "") -> None:
-                bar.update(task, completed=done, total=total, **({"note": note} if note else {}))
+                bar.update(task, completed=done, total=total)
+                if note:
+                    bar.update(task, note=note)
 
             yield show
-        return
+    else:
+        yield _LogLines(title)
 
-    start = time.monotonic()
-    state = {"line": -LOG_SECONDS, "first": None, "note": ""}
 
-    def log(done: float | int, total: float | int, note: str = "") -> None:
-        elapsed = time.monotonic() - start
-        state["first"] = done if state["first"] is None else state["first"]
-        state["note"] = note or state["note"]
-        if elapsed - state["line"] < LOG_SECONDS and done < total:
+class _LogLines:
+    """An `Update` that prints a line now and then."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._note = title, ""
+        self._start = time.monotonic()
+        self._next_line = 0.0  # seconds after the start
+        self._first: float | None = None  # what was done already, as in a resumed run
+
+    def __call__(self, done: float | int, total: float | int, note: str = "") -> None:
+        elapsed = time.monotonic() - self._start
+        self._first = float(done) if self._first is None else self._first
+        self._note = note or self._note
+        if elapsed < self._next_line and done < total:
             return
-        gained = done - state["first"]
+        gained = done - self._first
         eta = _seconds(elapsed * (total - done) / gained) if gained > 0 else "?"
-        print(f"{title}: {done:g}/{total:g}, {_seconds(elapsed)} elapsed, ETA {eta}  {state['note']}", flush=True)
-        state["line"] = elapsed
-
-    yield log
+        print(f"{self._title}: {done:g}/{total:g}, {_seconds(elapsed)} elapsed, ETA {eta}  {self._note}", flush=True)
+        self._next_line = elapsed + LOG_SECONDS

@@ -93,7 +93,8 @@ class Command:
 
     def _start(self) -> None:
         if self.data is None or self.out is None:
-            missing = " and ".join(flag for flag, value in (("--data", self.data), ("--out", self.out)) if value is None)
+            given = {"--data": self.data, "--out": self.out}
+            missing = " and ".join(flag for flag, value in given.items() if value is None)
             raise UserError(
                 f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple "
                 "--out runs/vanilla; the data set comes from `hessian-penalty render clevr-simple`."

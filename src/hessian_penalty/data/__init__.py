@@ -1,0 +1,1 @@
+"""Pictures on disk, rendered or imported, with ground truth where it exists."""

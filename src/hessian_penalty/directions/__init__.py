@@ -1,0 +1,1 @@
+"""Interpretable directions in the latent space of a frozen generator."""

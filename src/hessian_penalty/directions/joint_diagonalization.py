@@ -25,7 +25,7 @@ def _rounds(n: int) -> list[tuple[Tensor, Tensor]]:
     rounds = []
     for _ in range(len(players) - 1):
         half = len(players) // 2
-        pairs = [(a, b) for a, b in zip(players[:half], players[:half - 1:-1], strict=True) if max(a, b) < n]
+        pairs = [(a, b) for a, b in zip(players[:half], players[: half - 1 : -1], strict=True) if max(a, b) < n]
         rounds.append((torch.tensor([min(p) for p in pairs]), torch.tensor([max(p) for p in pairs])))
         players = [players[0], players[-1], *players[1:-1]]
     return rounds
@@ -37,9 +37,7 @@ def _turn(x: Tensor, p: Tensor, q: Tensor, c: Tensor, s: Tensor) -> None:
     x[..., p], x[..., q] = c * xp + s * xq, c * xq - s * xp
 
 
-def joint_diagonalize(
-    matrices: Float[Tensor, "count n n"], *, max_sweeps: int = MAX_SWEEPS
-) -> Float[Tensor, "n n"]:
+def joint_diagonalize(matrices: Float[Tensor, "count n n"], *, max_sweeps: int = MAX_SWEEPS) -> Float[Tensor, "n n"]:
     r"""The orthonormal basis that makes symmetric matrices as diagonal as one basis can, together.
 
     Minimises :math:`\sum_t \sum_{i \ne j} (A^T M_t A)_{ij}^2` over orthonormal A. For a pair (p, q), with

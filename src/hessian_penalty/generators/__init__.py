@@ -1,0 +1,1 @@
+"""Generators: the protocol that everything sees, ProGAN, and reading them from runs."""

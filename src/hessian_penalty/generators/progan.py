@@ -6,6 +6,7 @@ block, `blocks.<b>.norm0` and `blocks.<b>.norm1`, then the image; 13 layers at 1
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedLinear
-
 
 FIRST_LINEAR_WEIGHT = "blocks.0.dense.weight"  # the parameter that reads the latents
 
@@ -115,7 +115,7 @@ class ProGANGenerator(nn.Module):
         widths = config.channels
         self.blocks = nn.ModuleList(
             [_FirstBlock(config.latent_dim, widths[0])]
-            + [_UpBlock(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+            + [_UpBlock(before, after) for before, after in pairwise(widths)]
         )
         self.to_image = EqualizedConv2d(widths[-1], config.image_channels, 1, gain=1.0)
 
@@ -128,11 +128,9 @@ class ProGANGenerator(nn.Module):
     @property
     def first_linear(self) -> EqualizedLinear:
         """The layer that reads the latents: a rotation of the latents folds into its weight."""
-        return self.blocks[0].dense  # type: ignore[union-attr,return-value]
+        return self.blocks[0].dense  # type: ignore[return-value]
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
         x = self.latent_norm(z) if self.normalize_latent else z
         for block in self.blocks:
             x = block(x)
@@ -180,9 +178,7 @@ class ProGANCritic(nn.Module):
         super().__init__()
         widths = config.channels[::-1]
         self.from_image = EqualizedConv2d(config.image_channels, widths[0], 1)
-        self.blocks = nn.ModuleList(
-            [_DownBlock(before, after) for before, after in zip(widths, widths[1:], strict=False)]
-        )
+        self.blocks = nn.ModuleList([_DownBlock(before, after) for before, after in pairwise(widths)])
         self.conv = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
         self.dense = EqualizedLinear(widths[-1] * 16, widths[-1])
         self.score = EqualizedLinear(widths[-1], 1, gain=1.0)

@@ -36,8 +36,6 @@ class EfficientNetFeatures(nn.Module):
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(weights)
         self.eval().requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).reshape(1, 3, 1, 1))
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1280"]:
@@ -45,5 +43,6 @@ class EfficientNetFeatures(nn.Module):
         x = x.expand(-1, 3, -1, -1)
         if x.shape[-1] != INPUT_PIXELS:
             x = F.interpolate(x, size=INPUT_PIXELS, mode="bilinear", align_corners=False, antialias=True)
-        x = self.network.extract_features((x - self.mean) / self.std)
-        return x.mean(dim=(2, 3))
+        mean, std = (x.new_tensor(values).reshape(1, 3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_STD))
+        features: Tensor = self.network.extract_features((x - mean) / std)
+        return features.mean(dim=(2, 3))

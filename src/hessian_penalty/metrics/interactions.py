@@ -9,10 +9,10 @@ from hessian_penalty.penalty.hessians import hessian_entries
 
 
 def off_diagonal_share(energy: Float[Tensor, "n n"]) -> float:
-    r"""Share of the squared Hessian entries that lie off the diagonal, :math:`\sum_{i \ne j} E_{ij} / \sum_{ij} E_{ij}`.
+    r"""Share of the squared Hessian entries that lie off the diagonal.
 
-    In [0, 1]: 0 where no latent changes what another does. A generator scaled down by c has the same share, while
-    its penalty falls by c².
+    :math:`\sum_{i \ne j} E_{ij} / \sum_{ij} E_{ij}`, in [0, 1]: 0 where no latent changes what another does. A
+    generator scaled down by c has the same share, while its penalty falls by c².
 
     >>> off_diagonal_share(torch.tensor([[3.0, 1.0], [1.0, 3.0]]))
     0.25

@@ -90,9 +90,7 @@ def measure(G: Generator, protocol: MeasureProtocol, distance: FrechetDistance |
         return torch.Generator().manual_seed(protocol.seed * 1000 + stream)
 
     active = activeness(G, samples=protocol.activeness_samples, batch_size=protocol.batch_size, rng=rng(0))
-    published = activeness_published(
-        G, samples=protocol.activeness_samples, batch_size=protocol.batch_size, rng=rng(1)
-    )
+    published = activeness_published(G, samples=protocol.activeness_samples, batch_size=protocol.batch_size, rng=rng(1))
     z = G.sample_latents(protocol.hessian_samples, rng(2))
     energy, magnitude = hessian_statistics(G, z, batch_size=protocol.batch_size)
     frechet = None

@@ -117,7 +117,8 @@ class Demo:
             UserError: the folder holds a demo with other settings.
         """
         self._check_settings()
-        groups, summary = [], {}
+        groups: list[ModelGroup] = []
+        summary: dict[str, Any] = {}
         own = {"clevr-simple": self.config.clevr_simple, "clevr-1fov": self.config.clevr_1fov}
         for name, description in GROUPS.items():
             dataset = unpack_data(name, self.out / "data" / name)
@@ -177,9 +178,7 @@ class Demo:
             trainer.train()
         return run
 
-    def _measure(
-        self, name: str, description: str, runs: dict[str, RunFolder], dataset: ImageDataset
-    ) -> ModelGroup:
+    def _measure(self, name: str, description: str, runs: dict[str, RunFolder], dataset: ImageDataset) -> ModelGroup:
         evaluator = Evaluator(self.config.protocol, dataset, generator_config(runs["vanilla"]).resolution)
         entries = []
         with self._timed(f"{name}: measuring") as update:

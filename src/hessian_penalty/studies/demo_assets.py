@@ -28,7 +28,10 @@ def pack_run(run: RunFolder, folder: Path) -> None:
         with atomic_path(folder / f"{network}.safetensors") as temporary:
             save_file({name: tensor.half() for name, tensor in tensors.items()}, temporary)
     config = read_json(run.config_path)
-    config["provenance"] = {"command": config["provenance"].get("command"), "preset": config["provenance"].get("preset")}
+    config["provenance"] = {
+        "command": config["provenance"].get("command"),
+        "preset": config["provenance"].get("preset"),
+    }
     write_json(folder / "config.json", config)
     write_json(folder / "state.json", {"kimg": read_json(checkpoint / "state.json")["kimg"]})
 
@@ -60,9 +63,7 @@ def unpack_data(name: str, out: Path) -> ImageDataset:
 def main(name: str, dataset: str, run: str) -> None:
     """Pack one data set and one run."""
     folder = RunFolder.open(run)
-    pack_atlas(
-        ImageDataset(dataset), ASSETS / name, count=IMAGES[name], resolution=generator_config(folder).resolution
-    )
+    pack_atlas(ImageDataset(dataset), ASSETS / name, count=IMAGES[name], resolution=generator_config(folder).resolution)
     pack_run(folder, ASSETS / name)
 
 

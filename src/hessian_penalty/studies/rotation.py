@@ -59,9 +59,7 @@ def rotate_run(
     if out.exists():
         raise UserError(f"{out} exists already. Choose another --out, or delete it.")
     generator = load_generator(source)
-    directions = discover(
-        generator, search=search, rng=torch.Generator().manual_seed(seed), progress=progress
-    )
+    directions = discover(generator, search=search, rng=torch.Generator().manual_seed(seed), progress=progress)
     directions.provenance.update(seed=seed, run=source.path.name, checkpoint=source.latest_checkpoint().name)
     names = [name for name, _ in ProGANGenerator(generator_config(source)).named_parameters()]
     config = read_json(source.config_path)

@@ -38,7 +38,8 @@ class PenaltyConfig:
                 raise UserError(f"penalty.{name} must not be negative, got {getattr(self, name)}.")
         if self.weight and self.adaptive:
             raise UserError(
-                f"penalty.weight ({self.weight}) and penalty.adaptive ({self.adaptive}) exclude each other: set one to 0."
+                f"penalty.weight ({self.weight:g}) and penalty.adaptive ({self.adaptive:g}) exclude each other: "
+                "set one to 0."
             )
         if self.reduction not in ("max", "mean"):
             raise UserError(f'penalty.reduction must be "max" or "mean", got {self.reduction!r}.')

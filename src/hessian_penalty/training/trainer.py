@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_module, read_tensors
@@ -125,16 +125,16 @@ class Trainer:
         generator, critic = ProGANGenerator(config.generator), ProGANCritic(config.generator)
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
         betas = (0.0, config.adam_beta2)
-        layout: Any = torch.channels_last  # a third faster on a CPU than contiguous
-        generator, critic = generator.to(memory_format=layout), critic.to(memory_format=layout)
+        for network in (generator, critic):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
         self.generator, self.generator_optimizer = self.fabric.setup(
             generator, torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=betas)
         )
         self.critic, self.critic_optimizer = self.fabric.setup(
             critic, torch.optim.Adam(critic.parameters(), lr=config.learning_rate, betas=betas)
         )
-        self.networks = {"generator": generator, "ema": copy.deepcopy(generator), "critic": critic}
-        self.ema = self.networks["ema"].eval().requires_grad_(False)
+        self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.networks: dict[str, nn.Module] = {"generator": generator, "ema": self.ema, "critic": critic}
         self._optimizers = {"generator": self.generator_optimizer, "critic": self.critic_optimizer}
         self.rng = torch.Generator(self.fabric.device).manual_seed(config.seed)
         self.penalty = make_penalty(config.penalty, generator)
@@ -286,11 +286,12 @@ class Trainer:
     @torch.no_grad()
     def _update_ema(self) -> None:
         keep = 0.5 ** (self.config.batch_size / (self.config.ema_half_life_kimg * 1000))
-        averaged = list(self.ema.parameters())
-        torch._foreach_lerp_(averaged, list(self.networks["generator"].parameters()), 1 - keep)
+        averaged: list[Tensor] = list(self.ema.parameters())
+        current: list[Tensor] = list(self.networks["generator"].parameters())
+        torch._foreach_lerp_(averaged, current, 1 - keep)
 
     def _latents(self) -> Tensor:
-        return self.ema.sample_latents(self.config.batch_size, self.rng)  # type: ignore[no-any-return,operator]
+        return self.ema.sample_latents(self.config.batch_size, self.rng)
 
     def _check(self, losses: dict[str, float]) -> None:
         bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
@@ -316,7 +317,7 @@ class Trainer:
             return
         self.save()
         for callback in self.callbacks:
-            callback.on_snapshot(self.run, self.ema, self.kimg)  # type: ignore[arg-type]
+            callback.on_snapshot(self.run, self.ema, self.kimg)
 
 
 def config_record(config: TrainingConfig, **provenance: Any) -> dict[str, Any]:
