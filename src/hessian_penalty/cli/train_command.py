@@ -96,8 +96,8 @@ class Command:
             given = {"--data": self.data, "--out": self.out}
             missing = " and ".join(flag for flag, value in given.items() if value is None)
             raise UserError(
-                f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple "
-                "--out runs/vanilla; the data set comes from `hessian-penalty render clevr-simple`."
+                f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny "
+                "--data datasets/clevr-simple --out runs/vanilla; `hessian-penalty render clevr-simple` makes the data."
             )
         trainer = start_run(
             self.training,

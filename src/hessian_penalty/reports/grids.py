@@ -144,6 +144,21 @@ def image_grid(images: Float[Tensor, "rows columns channels height width"], **op
     return GridPainter(rows, columns, height, width, **options).paint(images)
 
 
+def side_by_side(pictures: Sequence[Image.Image], *, gap: int = 32) -> Image.Image:
+    """Pictures in a row, tops aligned, on white.
+
+    >>> side_by_side([Image.new("RGB", (10, 20)), Image.new("RGBA", (30, 5))], gap=4).size
+    (44, 20)
+    """
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    row = Image.new("RGBA", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        row.alpha_composite(picture.convert("RGBA"), (left, 0))
+        left += picture.width + gap
+    return row.convert("RGB")
+
+
 def png_bytes(picture: Image.Image) -> bytes:
     """The picture as a PNG file, packed tightly."""
     buffer = io.BytesIO()

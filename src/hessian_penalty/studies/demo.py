@@ -1,5 +1,6 @@
 """The demo: the main job, small, from what the package holds, in minutes on two cores."""
 
+import io
 import json
 import shutil
 import time
@@ -9,14 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import MeasureProtocol
 from hessian_penalty.reports.entry import ModelGroup
+from hessian_penalty.reports.grids import side_by_side
 from hessian_penalty.reports.page import write_report
-from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.runs import RunFolder, atomic_path, from_record, read_json, write_json
 from hessian_penalty.studies.comparison import run_entry
 from hessian_penalty.studies.demo_assets import unpack_data, unpack_run
 from hessian_penalty.studies.evaluation import Evaluator
@@ -97,7 +101,7 @@ class Demo:
     data/{clevr-simple,clevr-1fov}/
     clevr-simple/{vanilla,rotated,vanilla_trained_on,rotated_finetuned}/   runs
     clevr-1fov/{vanilla,rotated}/
-    report.html  summary.json
+    report.html  summary.json  rotation.png
     ```
 
     Args:
@@ -136,9 +140,17 @@ class Demo:
             self.out / "report.html", "What each latent learned: the Hessian Penalty in ten minutes", groups,
             command=command,
         )  # fmt: skip
+        self._draw_rotation(groups)
         summary["seconds"] = round(sum(self._seconds().values()), 1)
         write_json(self.out / "summary.json", summary)
         return summary
+
+    def _draw_rotation(self, groups: list[ModelGroup]) -> None:
+        """The picture of the README: the same generator's traversals before and after the rotation."""
+        entries = {entry.name: entry for group in groups if group.name == "clevr-simple" for entry in group.entries}
+        pictures = [Image.open(io.BytesIO(entries[name].traversal_png)) for name in ("vanilla", "rotated")]
+        with atomic_path(self.out / "rotation.png") as temporary:
+            side_by_side(pictures).save(temporary, optimize=True)
 
     def _check_settings(self) -> None:
         path = self.out / "demo.json"

@@ -76,7 +76,7 @@ class TrainingConfig:
 
     generator: ProGANConfig = field(default_factory=ProGANConfig)
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
-    total_kimg: float = 150.0
+    total_kimg: float = 120.0
     batch_size: int = 32
     learning_rate: float = 2e-3
     adam_beta2: float = 0.99
@@ -84,7 +84,7 @@ class TrainingConfig:
     r1_interval: int = 8
     ema_half_life_kimg: float = 2.5
     log_kimg: float = 1.0
-    snapshot_kimg: float = 15.0
+    snapshot_kimg: float = 10.0
     keep_checkpoints: int = 3
     seed: int = 0
 
@@ -107,5 +107,5 @@ _TINY_NETWORK = ProGANConfig(latent_dim=12, channels=(96, 64, 32, 16))
 
 PRESETS: dict[str, TrainingConfig] = {
     "clevr-simple-tiny": TrainingConfig(generator=_TINY_NETWORK),
-    "clevr-1fov-tiny": TrainingConfig(generator=_TINY_NETWORK, total_kimg=30.0, snapshot_kimg=10.0),
+    "clevr-1fov-tiny": TrainingConfig(generator=_TINY_NETWORK, total_kimg=40.0),
 }

@@ -1,0 +1,69 @@
+"""Every command and snippet of the README runs: long ones with settings that only show that they do."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hessian_penalty.cli.main import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+# Subcommand → what makes it short. Later flags win.
+SHORT = {
+    "demo": "--quick",
+    "render": "--count 8",
+    "import": "",
+    "train": "--total-kimg 0.064 --snapshot-kimg 0.032 --batch-size 16 --generator.channels 8 8 8 8 --accelerator cpu",
+    "rotate": "--search.sketches 16 --search.held-out 8 --search.rounds 1",
+    "report": "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8",
+}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def shell_lines():
+    text = "".join(blocks("sh")).replace("\\\n", " ")
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_every_shell_command_is_one_we_run_or_a_target_of_the_makefile():
+    """`make` and `pip` lines are run by CI itself, which calls the same targets."""
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for line in shell_lines():
+        first, second = line.split()[:2]
+        if first == "make":
+            assert re.search(rf"^{second}:", makefile, re.MULTILINE), line
+        elif first == "hessian-penalty":
+            assert second in SHORT, line
+        else:
+            assert first in ("git", "cd", "pip", "python3"), line
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_the_order_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pictures = tmp_path / "my-pictures"
+    pictures.mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{index}.png")
+    ran = []
+    for line in shell_lines():
+        program, *words = shlex.split(line)
+        if program == "hessian-penalty":
+            assert main([*words, *shlex.split(SHORT[words[0]])]) == 0, (line, capsys.readouterr())
+            ran.append(words[0])
+    assert set(ran) == set(SHORT)
+    assert (tmp_path / "runs/demo/report.html").exists()
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_snippets_run(snippet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
