@@ -64,7 +64,7 @@ class DemoConfig:
     seed: int = 0
     finetune_kimg: float = 16.0
     penalty: PenaltyConfig = field(
-        default_factory=lambda: PenaltyConfig(adaptive=0.1, reduction="mean", scale_free=True, ramp_kimg=4.0)
+        default_factory=lambda: PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
     )
     search: HessianSearch = field(default_factory=HessianSearch)
     protocol: MeasureProtocol = field(
