@@ -10,6 +10,7 @@ help:
 	@echo "make demo     the main job in about ten minutes; ends with runs/demo/report.html"
 	@echo "make test     the tests"
 	@echo "make check    all that CI checks: format, lint, types, import order, tests, README commands, docs"
+	@echo "make bench    the penalty's speed against its textbook form"
 	@echo "make docs     the documentation, in site/"
 	@echo "make install  the virtual environment alone, in $(VENV)"
 
@@ -36,7 +37,7 @@ check: install
 	$(MAKE) docs
 
 bench: install
-	@echo "No benchmark yet: the penalty's comes with benchmarks/penalty.py."
+	$(BIN)/python benchmarks/penalty.py
 
 docs: install
 	$(BIN)/mkdocs build --strict --quiet

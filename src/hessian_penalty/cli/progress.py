@@ -53,14 +53,16 @@ class _LogLines:
         self._title, self._note = title, ""
         self._start = time.monotonic()
         self._next_line = 0.0  # seconds after the start
+        self._finished = False
         self._first: float | None = None  # what was done already, as in a resumed run
 
     def __call__(self, done: float | int, total: float | int, note: str = "") -> None:
         elapsed = time.monotonic() - self._start
         self._first = float(done) if self._first is None else self._first
         self._note = note or self._note
-        if elapsed < self._next_line and done < total:
+        if self._finished or (elapsed < self._next_line and done < total):
             return
+        self._finished = done >= total
         gained = done - self._first
         eta = _seconds(elapsed * (total - done) / gained) if gained > 0 else "?"
         print(f"{self._title}: {done:g}/{total:g}, {_seconds(elapsed)} elapsed, ETA {eta}  {self._note}", flush=True)

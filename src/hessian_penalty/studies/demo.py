@@ -182,10 +182,10 @@ class Demo:
             return run
         with self._timed(f"clevr-simple: training {name}") as update:
             if run.checkpoints():
-                trainer = resume_run(run, accelerator="cpu")
+                trainer = resume_run(run)
             else:
                 shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first checkpoint
-                trainer = start_run(config, dataset, run.path, finetune=start, accelerator="cpu")
+                trainer = start_run(config, dataset, run.path, finetune=start)
             trainer.callbacks = [_TrainingBar(update)]
             trainer.train()
         return run

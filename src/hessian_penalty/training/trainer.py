@@ -172,7 +172,13 @@ class Trainer:
         self.images_seen, self.steps = state["images_seen"], state["steps"]
         if self.penalty:
             self.penalty.load_state_dict(state["penalty"])
-        self.rng.set_state(read_tensors(path / "rng.safetensors")["trainer"])
+        try:
+            self.rng.set_state(read_tensors(path / "rng.safetensors")["trainer"])
+        except RuntimeError:
+            raise UserError(
+                f"{path} was written on another kind of device than {self.fabric.device}, whose random numbers cannot "
+                "go on there: resume with the --accelerator that the run began with."
+            ) from None
         run.rewind_metrics(self.kimg)
 
     def start_from(self, path: Path) -> None:
