@@ -15,7 +15,7 @@ class Clock:
 def test_a_log_file_gets_a_line_now_and_then_with_an_eta(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with progress_bar("work") as update:
-        for done in range(0, 101):
+        for done in range(101):
             clock.now = done * 1.0
             update(done, 100, f"note {done}")
     lines = capsys.readouterr().out.splitlines()

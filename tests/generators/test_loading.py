@@ -20,7 +20,8 @@ def run(tmp_path):
     run.config_path.write_text(json.dumps({"generator": {"latent_dim": 3, "channels": [8, 4]}}))
     checkpoint = run.checkpoint_path(1.0)
     checkpoint.mkdir(parents=True)
-    save_file(ProGANGenerator(CONFIG).state_dict(), checkpoint / "ema.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in ProGANGenerator(CONFIG).state_dict().items()}
+    save_file(weights, checkpoint / "ema.safetensors")
     return run
 
 
