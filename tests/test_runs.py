@@ -204,3 +204,31 @@ def test_from_record_undoes_json(tmp_path: Path) -> None:
 def test_from_record_is_strict(record: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         from_record(_Outer, record, "config.json")
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "kept").write_text("kept")
+    with (
+        pytest.raises(UserError, match="is a folder, but a file is to be written there"),
+        atomic_path(folder) as temporary,
+    ):
+        temporary.write_text("page")
+    assert (folder / "kept").read_text() == "kept"
+    assert _names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "must hold a JSON object, got list"), ("3", "got int")])
+def test_a_config_that_is_no_object_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        RunFolder.open(tmp_path).provenance()
+
+
+@pytest.mark.parametrize("line", ["3", "{}", '{"kimg": "x"}'])
+def test_a_metrics_line_without_kimg_is_named(tmp_path, line):
+    run = RunFolder(tmp_path)
+    run.metrics_path.write_text(line + "\n")
+    with pytest.raises(UserError, match="Line 1 of .* is no record with `kimg`"):
+        run.metrics()

@@ -42,7 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Works for files and for folders (the caller makes the folder). When the block raises, the temporary is removed
     and `path` stays as it was. The temporary keeps the suffix, so that libraries that look at it still work.
-    A folder replaces another in two renames; a kill between them leaves the old one beside, as `.NAME.old<pid>`.
+    A folder is never replaced by a file, and by a folder in two renames; a kill between them leaves the old one beside,
+    as `.NAME.old<pid>`.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
@@ -50,14 +51,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ...     _ = temporary.write_text("kept")
     >>> target.read_text(), temporary.exists()
     ('kept', False)
+
+    Raises:
+        UserError: `path` is a folder and a file was written.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}{path.suffix}")
     _remove(temporary)  # a killed process of the same number may have left it
     try:
         yield temporary
         _flush(temporary)
+        if path.is_dir() and not temporary.is_dir():
+            raise UserError(f"{path} is a folder, but a file is to be written there: name a file.")
         if path.is_dir():  # os.replace cannot put a folder over a non-empty one
             old = path.with_name(f".{path.name}.old{os.getpid()}")
             _remove(old)
@@ -78,6 +84,18 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or holds something else.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(record).__name__}; restore it or make it anew.")
+    return record
 
 
 def read_json(path: str | Path) -> Any:
@@ -136,6 +154,39 @@ class RunFolder:
         run.path.mkdir(parents=True, exist_ok=True)
         return run
 
+    @property
+    def name(self) -> str:
+        """The folder's own name, also where the path is `.`."""
+        return self.path.resolve().name
+
+    def config(self) -> dict[str, Any]:
+        """What config.json holds.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        return read_record(self.config_path)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the run came from: data, command, what it was fine-tuned or rotated from."""
+        return dict(self.config().get("provenance") or {})
+
+    def state(self) -> dict[str, Any]:
+        """Counters of the newest checkpoint.
+
+        Raises:
+            UserError: there is no checkpoint, or its state.json does not say how long it was trained.
+        """
+        path = self.latest_checkpoint() / "state.json"
+        state = read_record(path)
+        if not isinstance(state.get("kimg"), int | float):
+            raise UserError(f"{path} does not hold a number `kimg`; delete that checkpoint to use an older one.")
+        return state
+
+    def trained_kimg(self) -> float:
+        """Thousands of images that the newest checkpoint has seen, those before a fine-tuning included."""
+        return float(self.state()["kimg"]) + float(self.provenance().get("finetuned_from_kimg") or 0.0)
+
     def checkpoint_path(self, kimg: float) -> Path:
         """Where the checkpoint after `kimg` thousand images lies."""
         return self._checkpoints_path / f"kimg-{kimg:010.3f}"
@@ -174,11 +225,15 @@ class RunFolder:
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError as error:
                 if number < len(lines):
                     where = f"Line {number} of {self.metrics_path}"
                     raise UserError(f"{where} is not valid JSON ({error}); restore or delete that line.") from None
+                continue
+            if not isinstance(record, dict) or not isinstance(record.get("kimg"), int | float):
+                raise UserError(f"Line {number} of {self.metrics_path} is no record with `kimg`; delete that line.")
+            records.append(record)
         return records
 
     def rewind_metrics(self, kimg: float) -> None:

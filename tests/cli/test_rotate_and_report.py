@@ -35,11 +35,17 @@ def test_mistakes_are_told_without_traceback(small_run, tmp_path, capsys):
     assert "is not a run" in capsys.readouterr().err
     assert main(["rotate", str(small_run.path), "--out", str(small_run.path)]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main(["report", str(small_run.path), "--out", str(small_run.path)]) == 2
+    assert "is a folder: name the page" in capsys.readouterr().err
+    assert small_run.config_path.exists()
+    assert main(["report"]) == 2
+    assert main(["rotate", str(small_run.path), "--out", str(tmp_path / "z"), "--seed", str(10**20)]) == 2
+    assert "--seed must be a finite number" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "is not a run" in capsys.readouterr().err
     assert main(["report", str(small_run.path), "--data", str(tmp_path)]) == 2
     assert "is not an image data set" in capsys.readouterr().err
     assert main(["rotate", str(small_run.path), "--out", str(tmp_path / "y"), "--search.sketches", "0"]) == 2
     error = capsys.readouterr().err
-    assert "`sketches` must be positive, got 0" in error
+    assert "sketches must be a finite number at least 1, got 0" in error
     assert "Traceback" not in error

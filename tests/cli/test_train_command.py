@@ -79,8 +79,13 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
         (["train", "clevr-simple-tiny"], "--data and --out missing"),
         (["train", "clevr-simple-tiny", "--out", "x", "--data", "nowhere"], "nowhere is not an image data set"),
         (["train", "--resume", "nowhere"], "nowhere is not a run"),
-        (["train", "clevr-simple-tiny", "--penalty.k", "1"], "penalty.k must be at least 2"),
-        (["train", "clevr-simple-tiny", "--batch-size", "0"], "batch_size must be positive"),
+        (
+            ["train", "clevr-simple-tiny", "--resume", "x"],
+            "A resumed run has its own settings: leave 'clevr-simple-tiny'",
+        ),
+        (["train", "--resume", "x", "--total-kimg", "500"], "total-kimg"),
+        (["train", "clevr-simple-tiny", "--penalty.k", "1"], "penalty.k must be a finite number at least 2"),
+        (["train", "clevr-simple-tiny", "--batch-size", "0"], "batch_size must be a finite number at least 1"),
     ],
 )
 def test_mistakes_are_told_without_traceback(words, message, capsys):

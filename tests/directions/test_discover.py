@@ -3,9 +3,11 @@ import math
 import pytest
 import torch
 
+from hessian_penalty.directions import hessian as hessian_module
 from hessian_penalty.directions.discover import discover
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.errors import UserError
+from hessian_penalty.generators.protocol import require_generator
 
 
 class Product:
@@ -83,6 +85,18 @@ def test_the_held_out_penalty_never_rises(seed):
     assert off[1] <= off[0] * 1.02  # the 2% is what 64 held-out sketches leave undecided
 
 
+def test_equal_bases_are_judged_equally(monkeypatch):
+    """A search that always proposes the given basis: its held-out penalty is the same every time, not noise."""
+    monkeypatch.setattr(hessian_module, "joint_diagonalize", lambda matrices: torch.eye(4, dtype=torch.float64))
+    search = HessianSearch(sketches=4, held_out=8, rounds=1)
+    assert search.run(Entangled(4), rng=torch.Generator().manual_seed(0)).penalties == (1.0, 1.0)
+
+
+def test_entanglement_that_a_rotation_can_lift_is_lifted():
+    found = discover(Entangled(6))
+    assert min(found.provenance["held_out_penalties"]) < 0.9
+
+
 def test_equal_seeds_find_equal_directions():
     first, second = (discover(Additive(4), rng=torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first.matrix, second.matrix)
@@ -120,8 +134,9 @@ class NotFinite(Additive):
         (lambda: discover(Additive(3), method="magic"), "Unknown method 'magic'; choose one of hessian"),
         (lambda: discover(Additive(3), count=4), r"`count` must lie in \[1, 3\], the latent size, got 4"),
         (lambda: discover(NotFinite(3)), "not finite"),
-        (lambda: HessianSearch(sketches=0), "`sketches` must be positive, got 0"),
-        (lambda: HessianSearch(epsilon=-1.0), "`epsilon` must be positive, got -1"),
+        (lambda: require_generator(torch.nn.Linear(3, 4)), "Linear has no latent_dim and sample_latents. Wrap it"),
+        (lambda: HessianSearch(sketches=0), "sketches must be a finite number at least 1, got 0"),
+        (lambda: HessianSearch(epsilon=-1.0), "epsilon must be a finite number at least 1e-06, got -1"),
     ],
 )
 def test_errors_say_what_to_change(call, message):

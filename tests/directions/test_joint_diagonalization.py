@@ -61,6 +61,10 @@ def test_input_is_not_changed():
     assert torch.equal(matrices, torch.ones(1, 3, 3, dtype=torch.float64))
 
 
+def test_one_latent_stays():
+    assert joint_diagonalize(torch.ones(3, 1, 1)).tolist() == [[1.0]]
+
+
 def test_refuses_nan():
     with pytest.raises(UserError, match="must be finite"):
         joint_diagonalize(torch.full((1, 2, 2), math.nan))

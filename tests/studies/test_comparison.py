@@ -5,7 +5,7 @@ import pytest
 from hessian_penalty.errors import UserError
 from hessian_penalty.metrics.measures import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_json, write_json
-from hessian_penalty.studies.comparison import describe, trained_kimg, write_comparison
+from hessian_penalty.studies.comparison import describe, write_comparison
 from hessian_penalty.studies.evaluation import Evaluator
 
 QUICK = MeasureProtocol(activeness_samples=4, hessian_samples=2, frechet_images=8, batch_size=16)
@@ -44,8 +44,8 @@ def test_descriptions_follow_the_configuration(copied_run):
 
 
 def test_kimg_counts_what_came_before_a_fine_tuning(copied_run):
-    assert trained_kimg(copied_run("a")) == pytest.approx(0.128)
-    assert trained_kimg(copied_run("b", provenance={"finetuned_from_kimg": 30.0})) == pytest.approx(30.128)
+    assert copied_run("a").trained_kimg() == pytest.approx(0.128)
+    assert copied_run("b", provenance={"finetuned_from_kimg": 30.0}).trained_kimg() == pytest.approx(30.128)
 
 
 def test_errors(small_run, tmp_path):

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ import torch
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.metrics.measures import MeasureProtocol, measure
-from hessian_penalty.runs import read_json
+from hessian_penalty.runs import RunFolder, read_json, write_json
 from hessian_penalty.studies import evaluation
 from hessian_penalty.studies.evaluation import Evaluator, data_of
 
@@ -51,10 +53,25 @@ def test_real_pictures_lie_nearer_to_the_data_than_a_barely_trained_generators(s
     assert other_half < 0.5 * generated
 
 
+def test_a_damaged_record_is_measured_again(small_run):
+    for text in ("[]", "{", json.dumps({"of": None})):
+        (small_run.path / "measures.json").write_text(text)
+        assert len(Evaluator(QUICK, None)(small_run).activeness) == 4
+
+
 def test_data_of_a_run(small_run, small_dataset, tmp_path):
     assert data_of(small_run).path == small_dataset.path.resolve()
+    shutil.copytree(small_run.path, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    record = run.config()
+    write_json(run.config_path, record | {"provenance": {**run.provenance(), "data_sha256": "0"}})
+    with pytest.raises(UserError, match="is not the data set that .* was trained on"):
+        data_of(run)
+    write_json(run.config_path, record | {"provenance": None})
+    with pytest.raises(UserError, match="does not say which data set"):
+        data_of(run)
 
 
 def test_protocol_errors():
-    with pytest.raises(UserError, match="`hessian_samples` must be at least 2, got 1"):
+    with pytest.raises(UserError, match="hessian_samples must be a finite number at least 2, got 1"):
         MeasureProtocol(hessian_samples=1)

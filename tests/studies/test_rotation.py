@@ -73,6 +73,13 @@ def test_resuming_the_rotated_run_goes_on_from_it(rotated):
     assert trainer.kimg == pytest.approx(0.128)
 
 
+def test_a_run_stopped_in_its_first_step_can_be_rotated(small_config, small_dataset, tmp_path):
+    trainer = start_run(small_config, small_dataset, tmp_path / "run", accelerator="cpu")
+    trainer.save()
+    rotate_run(trainer.run, tmp_path / "rotated", search=QUICK)
+    assert RunFolder.open(tmp_path / "rotated").checkpoints()
+
+
 def test_an_existing_folder_is_not_overwritten(small_run, rotated):
     with pytest.raises(UserError, match="exists already. Choose another --out"):
         rotate_run(small_run, rotated.path)

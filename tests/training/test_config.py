@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -25,15 +26,22 @@ def test_vanilla_by_default():
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (PenaltyConfig, {"weight": -1.0}, "penalty.weight must not be negative, got -1"),
+        (PenaltyConfig, {"weight": -1.0}, "penalty.weight must be a finite number at least 0, got -1"),
         (PenaltyConfig, {"weight": 1.0, "adaptive": 0.1}, "exclude each other"),
         (PenaltyConfig, {"reduction": "sum"}, 'penalty.reduction must be "max" or "mean", got \'sum\''),
-        (PenaltyConfig, {"k": 1}, "penalty.k must be at least 2 to estimate a variance, got 1"),
-        (PenaltyConfig, {"epsilon": 0.0}, "penalty.epsilon must be positive, got 0"),
-        (TrainingConfig, {"batch_size": 0}, "batch_size must be positive, got 0"),
-        (TrainingConfig, {"adam_beta2": 1.0}, r"adam_beta2 must lie in \[0, 1\), got 1"),
-        (TrainingConfig, {"r1_gamma": -1.0}, "r1_gamma must not be negative, got -1"),
-        (TrainingConfig, {"seed": -1}, "seed must not be negative, got -1"),
+        (PenaltyConfig, {"weight": math.nan}, "penalty.weight must be a finite number at least 0, got nan"),
+        (PenaltyConfig, {"k": 1}, "penalty.k must be a finite number at least 2, got 1"),
+        (PenaltyConfig, {"epsilon": 0.0}, "penalty.epsilon must be a finite number at least 1e-06, got 0"),
+        (TrainingConfig, {"batch_size": 0}, "batch_size must be a finite number at least 1, got 0"),
+        (TrainingConfig, {"total_kimg": math.inf}, "total_kimg must be a finite number at least 1e-06, got inf"),
+        (TrainingConfig, {"adam_beta2": 1.0}, r"adam_beta2 must be a finite number in \[0, 0.999999\], got 1"),
+        (TrainingConfig, {"r1_gamma": -1.0}, "r1_gamma must be a finite number at least 0, got -1"),
+        (TrainingConfig, {"seed": 10**20}, r"seed must be a finite number in \[0, 1e\+15\], got 1e\+20"),
+        (
+            TrainingConfig,
+            {"batch_size": 1, "penalty": PenaltyConfig(weight=1.0, scale_free=True)},
+            "batch_size must be at least 2, got 1",
+        ),
     ],
 )
 def test_config_errors(kind, fields, message):

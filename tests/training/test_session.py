@@ -5,8 +5,7 @@ import pytest
 
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.progan import ProGANConfig
-from hessian_penalty.runs import read_json
+from hessian_penalty.runs import RunFolder, read_json
 from hessian_penalty.training.session import resume_run, start_run
 
 
@@ -30,6 +29,20 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(small_config, sm
     assert resume_run(run, accelerator="cpu").images_seen == 0
 
 
+def test_records_of_a_run_that_begins_again_are_dropped(small_config, small_dataset, tmp_path):
+    run = start_run(small_config, small_dataset, tmp_path / "run", accelerator="cpu").run
+    run.append_metrics({"kimg": 0.016})
+    resume_run(run, accelerator="cpu")
+    assert run.metrics() == []
+
+
+def test_the_name_is_known_where_the_path_is_a_dot(small_config, small_dataset, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_run.path)
+    here = RunFolder.open(".")
+    run = start_run(small_config, small_dataset, tmp_path / "run", finetune=here, accelerator="cpu").run
+    assert run.provenance()["finetuned_from"] == small_run.path.name
+
+
 def test_a_fine_tuning_without_checkpoint_cannot_go_on(small_config, small_dataset, small_run, tmp_path):
     run = start_run(small_config, small_dataset, tmp_path / "run", finetune=small_run, accelerator="cpu").run
     with pytest.raises(UserError, match="stopped before its first checkpoint: delete it and fine-tune anew"):
@@ -50,9 +63,11 @@ def test_data_that_does_not_fit(small_config, tmp_path, shape, message):
 
 
 def test_another_architecture_leaves_no_folder(small_config, small_dataset, small_run, tmp_path):
-    wide = dataclasses.replace(small_config, generator=ProGANConfig(latent_dim=5, channels=(12, 8, 8)))
-    with pytest.raises(UserError, match="does not fit this network"):
-        start_run(wide, small_dataset, tmp_path / "run", finetune=small_run, accelerator="cpu")
+    for field, value in {"latent_dim": 5, "normalize_latent": False, "channels": (8, 8, 8)}.items():
+        other = dataclasses.replace(small_config.generator, **{field: value})
+        changed = dataclasses.replace(small_config, generator=other)
+        with pytest.raises(UserError, match=rf"generator.{field} is .*, but .* was trained with"):
+            start_run(changed, small_dataset, tmp_path / "run", finetune=small_run, accelerator="cpu")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -50,33 +52,66 @@ def weights(trainer):
 
 
 class StopAt(Callback):
-    """Raise in the middle of things, as a kill would."""
-
-    def __init__(self, kimg, error=RuntimeError):
-        self.kimg, self.error = kimg, error
+    """Raise between two steps, as a kill would."""
 
     def on_step(self, kimg, total_kimg):
-        if kimg >= self.kimg - 1e-9:
-            raise self.error("killed")
+        if kimg >= 0.056 - 1e-9:
+            raise RuntimeError("killed")
+
+
+class InterruptedPictures(Pictures):
+    """Ctrl-C arrives while the batch of the seventh step is read: in the middle of a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = 0
+
+    def batch(self, indices, resolution=None):
+        self.batches += 1
+        if self.batches == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().batch(indices, resolution)
 
 
 @pytest.mark.parametrize("config", [CONFIG, ADAPTIVE], ids=["vanilla", "adaptive penalty"])
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_resumed_run_reaches_the_same_weights_bit_for_bit(tmp_path, config, error):
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_resumed_run_reaches_the_same_weights_bit_for_bit(tmp_path, config, how):
     whole = make(tmp_path / "whole", config)
     whole.train()
-    with pytest.raises(error):
-        make(tmp_path / "cut", config, [StopAt(0.056, error)]).train()
+    cut = make(tmp_path / "cut", config, [StopAt()] if how == "killed" else ())
+    if how == "killed":
+        with pytest.raises(RuntimeError, match="killed"):
+            cut.train()
+    else:
+        cut.dataset = InterruptedPictures()
+        with pytest.raises(KeyboardInterrupt):
+            cut.train()
     run = RunFolder.open(tmp_path / "cut")
     resumed = Trainer(config, Pictures(), run, accelerator="cpu")
     resumed.resume()
-    assert resumed.kimg == (0.056 if error is KeyboardInterrupt else 0.032)  # Ctrl-C saves first
+    assert resumed.kimg == (0.056 if how == "interrupted" else 0.032)  # Ctrl-C ends its step and saves
     resumed.train()
     for name, value in weights(whole).items():
         assert torch.equal(weights(resumed)[name], value), name
     kimgs = [record["kimg"] for record in run.metrics()]
     assert kimgs == sorted(set(kimgs))
     assert kimgs[-1] == 0.096
+
+
+def test_a_second_interruption_stops_at_once(tmp_path):
+    class Impatient(Pictures):
+        def batch(self, indices, resolution=None):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().batch(indices, resolution)
+
+    trainer = make(tmp_path / "run")
+    trainer.dataset = Impatient()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.run.checkpoints() == []
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_checkpoints_are_written_and_the_oldest_dropped(tmp_path):
@@ -170,16 +205,64 @@ def test_another_architecture_is_refused(tmp_path):
         make(tmp_path / "second", wide).start_from(first.run.latest_checkpoint())
 
 
-def test_divergence_names_the_last_good_checkpoint(tmp_path):
+@pytest.mark.parametrize("config", [CONFIG, ADAPTIVE], ids=["vanilla", "adaptive penalty"])
+def test_divergence_names_the_last_good_checkpoint(tmp_path, config):
     class Poison(Callback):
         def on_step(self, kimg, total_kimg):
             if kimg > 0.05:
-                trainer.networks["generator"].to_image.weight.data.fill_(math.nan)
+                trainer.generator.to_image.weight.data.fill_(math.nan)
 
-    trainer = make(tmp_path / "run", callbacks=[Poison()])
+    trainer = make(tmp_path / "run", config, callbacks=[Poison()])
     saved = re.escape(str(trainer.run.checkpoint_path(0.032)))
     with pytest.raises(UserError, match=rf"Training diverged at .*_loss = nan.*The last good checkpoint is {saved}"):
         trainer.train()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """They arise in the last step before a snapshot, after all its losses were fine."""
+
+    class Poison(Callback):
+        def on_step(self, kimg, total_kimg):
+            if kimg == 0.064:
+                trainer.critic.score.weight.data.fill_(math.inf)
+
+    trainer = make(tmp_path / "run", callbacks=[Poison()])
+    saved = re.escape(str(trainer.run.checkpoint_path(0.032)))
+    with pytest.raises(UserError, match=rf"the critic's weights are not finite\. The last good checkpoint is {saved}"):
+        trainer.train()
+    assert [path.name for path in trainer.run.checkpoints()] == ["kimg-000000.032"]
+
+
+def test_a_penalty_of_collapsed_images_is_divergence(tmp_path):
+    trainer = make(tmp_path / "run", ADAPTIVE)
+    trainer.generator.to_image.weight.data.zero_()
+    with pytest.raises(UserError, match="Training diverged at .* penalty: `scale_free` divides by the variance"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("config", [CONFIG, ADAPTIVE], ids=["vanilla", "adaptive penalty"])
+def test_mixed_precision_trains(tmp_path, config):
+    trainer = make(tmp_path / "run", config, precision="bf16-mixed")
+    trainer.train()
+    assert trainer.kimg == 0.096
+    assert trainer.generator.to_image.weight.dtype == torch.float32
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(UserError, match="accelerator 'abacus'"):
+        Trainer(CONFIG, Pictures(), accelerator="abacus")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    trainer = make(tmp_path / "run")
+    trainer.train()
+    state = trainer.run.latest_checkpoint() / "state.json"
+    state.write_text(json.dumps({"kimg": 0.096}))
+    with pytest.raises(UserError, match=r"is damaged \('images_seen'\)"):
+        trainer.resume()
+    state.write_text("{}")
+    with pytest.raises(UserError, match="does not hold a number `kimg`"):
+        trainer.resume()
 
 
 def test_divergence_before_the_first_checkpoint(tmp_path):

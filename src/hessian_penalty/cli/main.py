@@ -5,7 +5,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+import torch
 import tyro
+from safetensors import SafetensorError
 
 from hessian_penalty.errors import UserError
 
@@ -18,6 +20,9 @@ COMMANDS = {
     "rotate": "turn a run's latents onto the directions that the Hessian Penalty finds, at no loss of quality",
     "report": "put runs side by side in one self-contained page",
 }
+
+# What an optional part imports → the extra that installs it.
+EXTRAS = {"lightning_fabric": "training", "tensorboard": "training", "mitsuba": "render", "torchmetrics": "features"}
 
 
 def _usage() -> str:
@@ -46,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"hessian-penalty: unknown command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"hessian_penalty.cli.{name}_command")
     try:
+        module = importlib.import_module(f"hessian_penalty.cli.{name}_command")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
             if hasattr(module, "parse"):
@@ -57,8 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.run()
     except SystemExit as stop:  # tyro's own: help was shown, or the arguments did not parse
         return int(stop.code or 0)
-    except (UserError, OSError) as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name.split(".")[0]]
+        print(f"hessian-penalty {name} needs {error.name}: pip install 'hessian-penalty[{extra}]'", file=sys.stderr)
+        return 2
+    except (UserError, OSError, SafetensorError) as error:
         print(f"hessian-penalty {name}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"hessian-penalty {name}: out of memory ({error}). Use a smaller batch size.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nhessian-penalty {name}: interrupted.", file=sys.stderr)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import MeasureProtocol
 from hessian_penalty.runs import RunFolder
@@ -37,10 +38,14 @@ class Command:
 
     def run(self) -> None:
         """Measure and write."""
+        if self.out.is_dir():
+            raise UserError(f"{self.out} is a folder: name the page, as --out {self.out / 'report.html'}.")
+        if not self.runs:
+            raise UserError("Name at least one run to report.")
         runs = [RunFolder.open(path) for path in self.runs]
-        dataset = ImageDataset(self.data) if self.data else (data_of(runs[0]) if runs else None)
-        resolution = generator_config(runs[0]).resolution if runs else None
-        evaluator = Evaluator(self.protocol, dataset, resolution)
+        dataset, why_no_data = self._data(runs[0])
+        resolution = generator_config(runs[0]).resolution
+        evaluator = Evaluator(self.protocol, dataset, resolution, why_no_data=why_no_data)
         with progress_bar("measuring runs") as update:
             entries = write_comparison(
                 runs, evaluator, self.out, command="hessian-penalty " + " ".join(sys.argv[1:]), progress=update
@@ -56,3 +61,12 @@ class Command:
             )
         Console().print(table)
         print(f"{self.out.resolve()}: open it in a browser.")
+
+    def _data(self, first: RunFolder) -> tuple[ImageDataset | None, str]:
+        if self.data:
+            return ImageDataset(self.data), ""
+        try:
+            return data_of(first), ""
+        except UserError as error:
+            print(f"No Fréchet distance: {error}. Give the data set by --data.", file=sys.stderr)
+            return None, "its data set was not found"

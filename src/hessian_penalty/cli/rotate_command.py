@@ -9,6 +9,7 @@ import tyro
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.directions.hessian import HessianSearch
+from hessian_penalty.errors import LARGEST_SEED, check_number
 from hessian_penalty.metrics.activeness import effective_latents
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.rotation import rotate_run
@@ -33,6 +34,7 @@ class Command:
 
     def run(self) -> None:
         """Search, fold, write."""
+        check_number("--seed", self.seed, 0, LARGEST_SEED)
         start = time.monotonic()
         with progress_bar("searching directions") as update:
             directions = rotate_run(

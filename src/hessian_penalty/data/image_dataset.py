@@ -103,6 +103,11 @@ class ImageDataset:
         return int(self.images_uint8.shape[0])
 
     @property
+    def sha256(self) -> str | None:
+        """Content hash of the images, as dataset.json states it."""
+        return self.metadata.get("sha256")
+
+    @property
     def resolution(self) -> int:
         """Height and width in pixels."""
         return int(self.images_uint8.shape[1])

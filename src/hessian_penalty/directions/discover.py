@@ -7,7 +7,7 @@ import torch
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.directions.hessian import HessianSearch, Progress
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.protocol import Generator
+from hessian_penalty.generators.protocol import Generator, require_generator
 from hessian_penalty.metrics.activeness import activeness
 
 METHODS = ("hessian",)
@@ -45,6 +45,7 @@ def discover(
         UserError: unknown method, `count` beyond the latent size, or a G without gradients or with images that are
             not finite.
     """
+    require_generator(G)
     if method not in METHODS:
         raise UserError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
     if count is not None and not 1 <= count <= G.latent_dim:
@@ -55,7 +56,7 @@ def discover(
     basis = found.basis.float()
     active = activeness(G, basis=basis, batch_size=search.batch_size, rng=rng, **conditions)
     order = active.argsort(descending=True)[:count]
-    rows = basis[order.to(basis.device)]
+    rows = basis[order]
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return Directions(
         matrix=rows * largest.sign(),

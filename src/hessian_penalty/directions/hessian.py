@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energy
 from hessian_penalty.directions.sketches import hessian_sketches
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.generators.protocol import Generator
 
 Progress = Callable[[int, int], None]  # (sketches done, sketches at most)
@@ -55,9 +55,10 @@ class HessianSearch:
     smallest_gain: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("sketches", "held_out", "rounds", "epsilon", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("sketches", "held_out", "rounds", "batch_size"):
+            check_number(name, getattr(self, name), 1)
+        check_number("epsilon", self.epsilon, 1e-6)
+        check_number("smallest_gain", self.smallest_gain, 0)
 
     def record(self) -> dict[str, Any]:
         """For provenance."""
@@ -72,11 +73,12 @@ class HessianSearch:
             UserError: G gives no gradient, or images that are not finite.
         """
         held_out_z = G.sample_latents(self.held_out, rng)
-        basis = torch.eye(G.latent_dim, dtype=torch.float64, device=held_out_z.device)
+        held_out_seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+        basis = torch.eye(G.latent_dim, dtype=torch.float64)  # n×n algebra stays on the CPU, in float64
         total = self.held_out + self.rounds * (self.sketches + self.held_out)
         done = 0
 
-        def sketch(z: Tensor, along: Tensor) -> Tensor:
+        def sketch(z: Tensor, along: Tensor, rng: torch.Generator) -> Tensor:
             nonlocal done
             parts = []
             for chunk in z.split(max(1, self.batch_size // (2 * G.latent_dim))):
@@ -94,15 +96,15 @@ class HessianSearch:
             return found
 
         def judge(along: Tensor) -> tuple[float, Tensor]:
-            """The held-out penalty along a basis, and the mean square curvature along its rows."""
-            held_out = sketch(held_out_z, along)
+            """The held-out penalty along a basis, always with the same signs, and the curvature along its rows."""
+            held_out = sketch(held_out_z, along, torch.Generator(rng.device).manual_seed(held_out_seed))
             turned = along @ held_out @ along.T
             return float(off_diagonal_energy(turned)), turned.diagonal(dim1=1, dim2=2).square().mean(0).sqrt()
 
         first, curvature = judge(basis)
-        best, penalties, pool = first, [1.0], torch.empty(0, *basis.shape, dtype=torch.float64, device=basis.device)
+        best, penalties, pool = first, [1.0], torch.empty(0, *basis.shape, dtype=torch.float64)
         for _ in range(self.rounds):
-            pool = torch.cat([pool, sketch(G.sample_latents(self.sketches, rng), basis)])
+            pool = torch.cat([pool, sketch(G.sample_latents(self.sketches, rng), basis, rng)])
             candidate = joint_diagonalize(pool)
             penalty, candidate_curvature = judge(candidate)
             penalties.append(penalty / first if first > 0 else 1.0)

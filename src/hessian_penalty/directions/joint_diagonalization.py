@@ -26,7 +26,8 @@ def _rounds(n: int) -> list[tuple[Tensor, Tensor]]:
     for _ in range(len(players) - 1):
         half = len(players) // 2
         pairs = [(a, b) for a, b in zip(players[:half], players[: half - 1 : -1], strict=True) if max(a, b) < n]
-        rounds.append((torch.tensor([min(p) for p in pairs]), torch.tensor([max(p) for p in pairs])))
+        if pairs:
+            rounds.append((torch.tensor([min(p) for p in pairs]), torch.tensor([max(p) for p in pairs])))
         players = [players[0], players[-1], *players[1:-1]]
     return rounds
 

@@ -37,7 +37,7 @@ def hessian_sketches(
         rng: draws r.
 
     Returns:
-        Symmetric matrices in the given coordinates of z (not of `basis`), float64.
+        Symmetric matrices in the given coordinates of z (not of `basis`), float64, on the CPU.
 
     Raises:
         UserError: no gradient reaches z.
@@ -57,8 +57,8 @@ def hessian_sketches(
         if not scalar.requires_grad:
             raise UserError('G gives no gradient with respect to z, which `method="hessian"` needs.')
         (gradient,) = torch.autograd.grad(scalar, latents)
-        forward, backward = gradient.to(torch.float64).unflatten(0, (count, 2, n)).unbind(1)  # (B, n, n) each
+        forward, backward = gradient.cpu().to(torch.float64).unflatten(0, (count, 2, n)).unbind(1)  # (B, n, n) each
         rows = (forward - backward) / (2 * epsilon)  # (B, i, n): d_i^T H
-        hessian = basis.T.to(rows) @ rows
+        hessian = basis.T.cpu().to(torch.float64) @ rows
         sketches.append((hessian + hessian.transpose(1, 2)) / 2)
     return torch.cat(sketches)

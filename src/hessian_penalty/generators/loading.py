@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.progan import ProGANConfig, ProGANGenerator
-from hessian_penalty.runs import RunFolder, from_record, read_json
+from hessian_penalty.runs import RunFolder, from_record
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -52,8 +52,8 @@ def generator_config(run: RunFolder) -> ProGANConfig:
     Raises:
         UserError: the field is missing or unreadable.
     """
-    record = read_json(run.config_path)
-    if not isinstance(record, dict) or "generator" not in record:
+    record = run.config()
+    if "generator" not in record:
         raise UserError(f"{run.config_path} has no field `generator`; it is not a run of `hessian-penalty train`.")
     return from_record(ProGANConfig, record["generator"], f"{run.config_path}: generator")
 

@@ -20,12 +20,12 @@ def _mean_variance(G: Generator, points: Tensor, batch_size: int, **conditions: 
         points: (samples, values, latent).
     """
     per_pass = max(1, batch_size // points.shape[1])
-    total = torch.zeros((), dtype=torch.float64, device=points.device)
+    total = torch.zeros((), dtype=torch.float64)
     for chunk in points.split(per_pass):
         images = G(chunk.flatten(0, 1), **conditions).unflatten(0, chunk.shape[:2])  # (B, values, C, H, W)
         squares = (images - images.mean(dim=1, keepdim=True)).square_()  # ten times faster than torch.var on a CPU
         variances = squares.flatten(2).mean(dim=2).sum(dim=1) / (images.shape[1] - 1)  # (B,)
-        total += variances.sum(dtype=torch.float64)
+        total += variances.cpu().sum(dtype=torch.float64)
     return total / len(points)
 
 
@@ -56,7 +56,7 @@ def activeness(
         batch_size: latents a pass; bounds memory.
 
     Returns:
-        float64, one value a component or row of `basis`.
+        float64, on the CPU: one value a component or row of `basis`.
     """
     z = G.sample_latents(samples, rng)
     draws = torch.randn(samples, values, generator=rng, device=rng.device if rng else z.device).to(z)
@@ -110,7 +110,7 @@ def activeness_published(
 
 
 def effective_latents(activeness: Float[Tensor, " latent"]) -> float:
-    r"""Effective number of active components, :math:`(\sum a)^2 / \sum a^2`, in [1, n].
+    r"""Effective number of active components, :math:`(\sum a)^2 / \sum a^2`, in [1, n]; 0 where none is active.
 
     >>> effective_latents(torch.tensor([1.0, 1.0, 0.0, 0.0]))
     2.0

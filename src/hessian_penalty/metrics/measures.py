@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import LARGEST_SEED, check_number
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness, activeness_published, effective_latents
 from hessian_penalty.metrics.frechet import FrechetDistance
@@ -35,8 +35,8 @@ class MeasureProtocol:
 
     def __post_init__(self) -> None:
         for name in ("activeness_samples", "hessian_samples", "frechet_images", "batch_size"):
-            if getattr(self, name) < 2:
-                raise UserError(f"`{name}` must be at least 2, got {getattr(self, name)}.")
+            check_number(name, getattr(self, name), 2)
+        check_number("seed", self.seed, 0, LARGEST_SEED)
 
     def record(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -60,7 +60,7 @@ class PictureMonitor(Callback):
             ("samples", run.samples_path, samples),
             ("traversals", run.traversals_path, traversals),
         ):
-            with atomic_path(folder / f"kimg-{round(kimg):06d}.png") as temporary:
+            with atomic_path(folder / f"{run.checkpoint_path(kimg).name}.png") as temporary:
                 picture.save(temporary, optimize=True)
             self._writer.add_image(name, np.asarray(_on_white(picture)), _step(kimg), dataformats="HWC")
         self._writer.flush()

@@ -7,23 +7,15 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config, load_generator
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup, model_entry
 from hessian_penalty.reports.page import write_report
-from hessian_penalty.runs import RunFolder, read_json
+from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.evaluation import Evaluator
 
 Progress = Callable[[int, int], None]  # (runs done, runs in all)
 
 
-def trained_kimg(run: RunFolder) -> float:
-    """Thousands of images that the newest checkpoint has seen, those before a fine-tuning included."""
-    state = read_json(run.latest_checkpoint() / "state.json")
-    provenance = read_json(run.config_path).get("provenance", {})
-    return float(state["kimg"]) + float(provenance.get("finetuned_from_kimg") or 0.0)
-
-
 def describe(run: RunFolder) -> str:
     """One sentence on how the run was made, from its config.json."""
-    record = read_json(run.config_path)
-    penalty, provenance = record.get("penalty", {}), record.get("provenance", {})
+    penalty, provenance = run.config().get("penalty", {}), run.provenance()
     parts = []
     if penalty.get("adaptive"):
         parts.append(f"trained with the Hessian Penalty at {penalty['adaptive']:.0%} of the main gradient")
@@ -46,11 +38,11 @@ def run_entry(run: RunFolder, evaluator: Evaluator, name: str, description: str 
         load_generator(run),
         name,
         description or describe(run),
-        {**measures.record(), "kimg": trained_kimg(run)},
+        {**measures.record(), "kimg": run.trained_kimg()},
         seed=evaluator.protocol.seed,
         metrics=run.metrics() or None,
-        settings=read_json(run.config_path),
-        missing={} if measures.frechet is not None else {"frechet": "no data set given"},
+        settings=run.config(),
+        missing={} if measures.frechet is not None else {"frechet": evaluator.why_no_data},
     )
 
 

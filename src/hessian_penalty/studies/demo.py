@@ -14,7 +14,7 @@ from PIL import Image
 
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.directions.hessian import HessianSearch
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import MeasureProtocol
 from hessian_penalty.reports.entry import ModelGroup
@@ -72,6 +72,10 @@ class DemoConfig:
     )
     clevr_simple: Path | None = None
     clevr_1fov: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_number("seed", self.seed, 0, LARGEST_SEED - 1)
+        check_number("finetune_kimg", self.finetune_kimg, 0.001)
 
     def quick(self) -> "DemoConfig":
         """The same steps at a size that only shows that they run: its figures mean nothing."""
@@ -168,7 +172,7 @@ class Demo:
 
     def _training(self, vanilla: RunFolder) -> TrainingConfig:
         """The vanilla run's own settings, for the length of a fine-tuning."""
-        record = read_json(vanilla.config_path)
+        record = vanilla.config()
         record.pop("provenance", None)
         config = from_record(TrainingConfig, record, str(vanilla.config_path))
         return replace(
@@ -178,7 +182,7 @@ class Demo:
     def _finetune(self, name: str, config: TrainingConfig, start: RunFolder, dataset: ImageDataset) -> RunFolder:
         run = RunFolder(self.out / "clevr-simple" / name)
         total = config.total_kimg - 1e-9
-        if run.checkpoints() and read_json(run.latest_checkpoint() / "state.json")["kimg"] >= total:
+        if run.checkpoints() and run.state()["kimg"] >= total:
             return run
         with self._timed(f"clevr-simple: training {name}") as update:
             if run.checkpoints():
@@ -191,7 +195,8 @@ class Demo:
         return run
 
     def _measure(self, name: str, description: str, runs: dict[str, RunFolder], dataset: ImageDataset) -> ModelGroup:
-        evaluator = Evaluator(self.config.protocol, dataset, generator_config(runs["vanilla"]).resolution)
+        protocol = replace(self.config.protocol, seed=self.config.seed)
+        evaluator = Evaluator(protocol, dataset, generator_config(runs["vanilla"]).resolution)
         entries = []
         with self._timed(f"{name}: measuring") as update:
             for index, (model, run) in enumerate(runs.items()):

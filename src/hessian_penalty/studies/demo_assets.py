@@ -27,13 +27,10 @@ def pack_run(run: RunFolder, folder: Path) -> None:
         tensors = read_tensors(checkpoint / f"{network}.safetensors")
         with atomic_path(folder / f"{network}.safetensors") as temporary:
             save_file({name: tensor.half() for name, tensor in tensors.items()}, temporary)
-    config = read_json(run.config_path)
-    config["provenance"] = {
-        "command": config["provenance"].get("command"),
-        "preset": config["provenance"].get("preset"),
-    }
+    config, provenance = run.config(), run.provenance()
+    config["provenance"] = {key: provenance.get(key) for key in ("command", "preset")}
     write_json(folder / "config.json", config)
-    write_json(folder / "state.json", {"kimg": read_json(checkpoint / "state.json")["kimg"]})
+    write_json(folder / "state.json", {"kimg": run.state()["kimg"]})
 
 
 def unpack_run(name: str, out: Path, dataset: ImageDataset) -> RunFolder:
@@ -41,7 +38,7 @@ def unpack_run(name: str, out: Path, dataset: ImageDataset) -> RunFolder:
     if not out.exists():
         source = ASSETS / name
         config = read_json(source / "config.json")
-        config["provenance"] |= {"data": str(dataset.path.resolve()), "data_sha256": dataset.metadata["sha256"]}
+        config["provenance"] |= {"data": str(dataset.path.resolve()), "data_sha256": dataset.sha256}
         state = read_json(source / "state.json")
         with atomic_path(out) as temporary:
             run = RunFolder(temporary)

@@ -14,7 +14,7 @@ from hessian_penalty.directions.rotation import fold_second_moment, fold_weight
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors
 from hessian_penalty.generators.progan import FIRST_LINEAR_WEIGHT, ProGANGenerator
-from hessian_penalty.runs import RunFolder, atomic_path, read_json, write_json
+from hessian_penalty.runs import RunFolder, atomic_path, write_json
 
 _FOLDS = {"exp_avg": fold_weight, "exp_avg_sq": fold_second_moment}
 
@@ -35,7 +35,8 @@ def rotate_checkpoint(source: Path, out: Path, matrix: Tensor, first_parameter: 
         tensors = read_tensors(moments)
         for name, fold in _FOLDS.items():
             key = f"{first_parameter}.{name}"
-            tensors[key] = fold(tensors[key], matrix)
+            if key in tensors:  # Adam has none before its first step
+                tensors[key] = fold(tensors[key], matrix)
         save_file(tensors, out / moments.name)
 
 
@@ -60,10 +61,10 @@ def rotate_run(
         raise UserError(f"{out} exists already. Choose another --out, or delete it.")
     generator = load_generator(source)
     directions = discover(generator, search=search, rng=torch.Generator().manual_seed(seed), progress=progress)
-    directions.provenance.update(seed=seed, run=source.path.name, checkpoint=source.latest_checkpoint().name)
+    directions.provenance.update(seed=seed, run=source.name, checkpoint=source.latest_checkpoint().name)
     names = [name for name, _ in ProGANGenerator(generator_config(source)).named_parameters()]
-    config = read_json(source.config_path)
-    config["provenance"] = {**config.get("provenance", {}), "rotated": directions.provenance}
+    config = source.config()
+    config["provenance"] = {**source.provenance(), "rotated": directions.provenance}
     with atomic_path(out) as temporary:
         run = RunFolder(temporary)
         checkpoint = source.latest_checkpoint()

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hessian_penalty.runs import atomic_path, read_json
+from hessian_penalty.runs import atomic_path
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -44,9 +44,3 @@ def save_checkpoint(
             save_file(tensors, temporary / f"{name}_optimizer.safetensors")
         save_file(rng_states, temporary / "rng.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The counters and scalar states of a checkpoint."""
-    state: dict[str, Any] = read_json(path / "state.json")
-    return state

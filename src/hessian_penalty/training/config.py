@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.progan import ProGANConfig
+
+SMALLEST = 1e-6  # for settings that must be positive
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class PenaltyConfig:
 
     def __post_init__(self) -> None:
         for name in ("weight", "adaptive", "start_kimg", "ramp_kimg"):
-            if getattr(self, name) < 0:
-                raise UserError(f"penalty.{name} must not be negative, got {getattr(self, name)}.")
+            check_number(f"penalty.{name}", getattr(self, name), 0)
+        check_number("penalty.k", self.k, 2)
+        check_number("penalty.epsilon", self.epsilon, SMALLEST)
         if self.weight and self.adaptive:
             raise UserError(
                 f"penalty.weight ({self.weight:g}) and penalty.adaptive ({self.adaptive:g}) exclude each other: "
@@ -43,10 +46,6 @@ class PenaltyConfig:
             )
         if self.reduction not in ("max", "mean"):
             raise UserError(f'penalty.reduction must be "max" or "mean", got {self.reduction!r}.')
-        if self.k < 2:
-            raise UserError(f"penalty.k must be at least 2 to estimate a variance, got {self.k}.")
-        if not self.epsilon > 0:
-            raise UserError(f"penalty.epsilon must be positive, got {self.epsilon}.")
 
     @property
     def enabled(self) -> bool:
@@ -89,18 +88,15 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "total_kimg", "batch_size", "learning_rate", "r1_interval", "ema_half_life_kimg", "log_kimg",
-            "snapshot_kimg", "keep_checkpoints",
-        ):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.adam_beta2 < 1:
-            raise UserError(f"adam_beta2 must lie in [0, 1), got {self.adam_beta2}.")
-        if self.r1_gamma < 0:
-            raise UserError(f"r1_gamma must not be negative, got {self.r1_gamma}.")
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, got {self.seed}.")
+        for name in ("total_kimg", "learning_rate", "ema_half_life_kimg", "log_kimg", "snapshot_kimg"):
+            check_number(name, getattr(self, name), SMALLEST)
+        for name in ("batch_size", "r1_interval", "keep_checkpoints"):
+            check_number(name, getattr(self, name), 1)
+        check_number("adam_beta2", self.adam_beta2, 0, 1 - SMALLEST)
+        check_number("r1_gamma", self.r1_gamma, 0)
+        check_number("seed", self.seed, 0, LARGEST_SEED)
+        if self.penalty.enabled and self.penalty.scale_free and self.batch_size < 2:
+            raise UserError("penalty.scale_free takes a variance over the batch: batch_size must be at least 2, got 1.")
 
 
 _TINY_NETWORK = ProGANConfig(latent_dim=12, channels=(96, 64, 32, 16))

@@ -20,8 +20,8 @@ class Estimate:
     Args:
         images_per_second: measured over `steps` steps.
         seconds: for the whole run at that rate.
-        peak_bytes: of the accelerator, or of the process where there is none.
-        parameters: of generator and critic.
+        peak_bytes: of the accelerator (0 where it does not tell), or of the process where there is none.
+        parameters: of generator, its moving average and critic.
         device: where it was measured.
     """
 
@@ -47,7 +47,8 @@ class _RandomImages:
 
 def _peak_bytes(device: torch.device) -> int:
     if device.type != "cpu":
-        return int(torch.get_device_module(device).max_memory_allocated(device))
+        measure = getattr(torch.get_device_module(device), "max_memory_allocated", None)
+        return int(measure(device)) if measure else 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

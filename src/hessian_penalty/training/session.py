@@ -1,11 +1,13 @@
 """Begin a run in its folder, or go on with one: what `train` and the studies share."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
-from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.generators.loading import generator_config
+from hessian_penalty.runs import RunFolder, from_record, write_json
 from hessian_penalty.training.config import TrainingConfig
 from hessian_penalty.training.trainer import Trainer, config_record
 
@@ -23,6 +25,21 @@ def check_fits(config: TrainingConfig, dataset: ImageDataset) -> None:
             f"set --generator.image-channels {dataset.image_channels}."
         )
     dataset.batch([0], config.generator.resolution)  # complains where the sizes do not fit
+
+
+def check_same_generator(config: TrainingConfig, other: RunFolder) -> None:
+    """Refuse to fine-tune into a generator of other settings, some of which no tensor's shape would betray.
+
+    Raises:
+        UserError: a field differs; names it.
+    """
+    theirs = generator_config(other)
+    for field in fields(theirs):
+        ours, its = getattr(config.generator, field.name), getattr(theirs, field.name)
+        if ours != its:
+            raise UserError(
+                f"generator.{field.name} is {ours}, but {other.path} was trained with {its}; a fine-tuning keeps it."
+            )
 
 
 def start_run(
@@ -46,15 +63,11 @@ def start_run(
     """
     check_fits(config, dataset)
     trainer = Trainer(config, dataset, **device)
-    facts: dict[str, Any] = {"data": str(dataset.path.resolve()), "data_sha256": dataset.metadata["sha256"]}
+    facts: dict[str, Any] = {"data": str(dataset.path.resolve()), "data_sha256": dataset.sha256}
     if finetune is not None:
-        checkpoint = finetune.latest_checkpoint()
-        trainer.start_from(checkpoint)
-        before = read_json(finetune.config_path).get("provenance", {}).get("finetuned_from_kimg") or 0.0
-        facts |= {
-            "finetuned_from": finetune.path.name,
-            "finetuned_from_kimg": read_json(checkpoint / "state.json")["kimg"] + before,
-        }
+        check_same_generator(config, finetune)
+        trainer.start_from(finetune.latest_checkpoint())
+        facts |= {"finetuned_from": finetune.name, "finetuned_from_kimg": finetune.trained_kimg()}
     trainer.run = RunFolder.create(out)
     write_json(trainer.run.config_path, config_record(config, **facts, **(provenance or {})))
     return trainer
@@ -71,19 +84,21 @@ def resume_run(run: RunFolder, *, data: str | Path | None = None, **device: Any)
     Raises:
         UserError: the configuration or checkpoint cannot be read, or the data set is missing or another one.
     """
-    record = read_json(run.config_path)
-    provenance = record.pop("provenance", {})
+    record, provenance = run.config(), run.provenance()
+    record.pop("provenance", None)
     config = from_record(TrainingConfig, record, str(run.config_path))
     data = data or provenance.get("data")
     if data is None:
         raise UserError(f"{run.config_path} does not say which data set the run used: give --data.")
     dataset = ImageDataset(data)
-    if provenance.get("data_sha256", dataset.metadata["sha256"]) != dataset.metadata["sha256"]:
+    if provenance.get("data_sha256", dataset.sha256) != dataset.sha256:
         raise UserError(f"{dataset.path} is not the data set that {run.path} was trained on: give that one by --data.")
     check_fits(config, dataset)
     trainer = Trainer(config, dataset, run, **device)
     if run.checkpoints():
         trainer.resume()
-    elif provenance.get("finetuned_from"):
+    elif "finetuned_from" in provenance:
         raise UserError(f"{run.path} was stopped before its first checkpoint: delete it and fine-tune anew.")
+    else:
+        run.rewind_metrics(0.0)
     return trainer

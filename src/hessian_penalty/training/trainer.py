@@ -1,13 +1,15 @@
 """The training loop: critic step, generator step with the penalty, moving average, checkpoints."""
 
+import contextlib
 import copy
 import dataclasses
-import math
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,8 @@ from hessian_penalty.runs import RunFolder
 from hessian_penalty.training import checkpoints
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.losses import critic_loss, generator_loss, r1_penalty
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 DIVERGED_LOSS = 1e4  # the logistic losses of a healthy run stay below about 10
 
@@ -50,6 +54,29 @@ class Callback:
 
     def on_snapshot(self, run: RunFolder, ema: ProGANGenerator, kimg: float) -> None:
         """After every checkpoint."""
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold the first Ctrl-C back, to be asked for between steps; the second acts at once.
+
+    Outside the main thread, where no signal arrives, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pending = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def hold(number: int, frame: Any) -> None:
+        pending.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: bool(pending)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def data_indices(first: int, count: int, length: int, seed: int) -> npt.NDArray[np.int64]:
@@ -123,19 +150,28 @@ class Trainer:
         self.steps = 0
         torch.manual_seed(config.seed)
         generator, critic = ProGANGenerator(config.generator), ProGANCritic(config.generator)
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+        try:
+            self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"accelerator {accelerator!r}, precision {precision!r}: {error}") from None
         betas = (0.0, config.adam_beta2)
-        self.generator, self.generator_optimizer = self.fabric.setup(
-            generator, torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=betas)
-        )
-        self.critic, self.critic_optimizer = self.fabric.setup(
-            critic, torch.optim.Adam(critic.parameters(), lr=config.learning_rate, betas=betas)
-        )
+        self.generator, self.generator_optimizer = self._set_up(generator, betas)
+        self.critic, self.critic_optimizer = self._set_up(critic, betas)
         self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.networks: dict[str, nn.Module] = {"generator": generator, "ema": self.ema, "critic": critic}
         self._optimizers = {"generator": self.generator_optimizer, "critic": self.critic_optimizer}
         self.rng = torch.Generator(self.fabric.device).manual_seed(config.seed)
         self.penalty = make_penalty(config.penalty, generator)
+
+    def _set_up(self, network: NetworkT, betas: tuple[float, float]) -> tuple[NetworkT, Any]:
+        """Move a network to the device and give it its optimiser.
+
+        The network itself is returned, not Fabric's wrapper: R1 and the penalty take gradients of its outputs, which
+        the wrapper forbids in mixed precision.
+        """
+        optimizer = torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, betas=betas)
+        _, optimizer = self.fabric.setup(network, optimizer)
+        return network, optimizer
 
     @property
     def kimg(self) -> float:
@@ -145,8 +181,15 @@ class Trainer:
     # checkpoints
 
     def save(self) -> Path:
-        """Write a checkpoint and drop the oldest beyond `keep_checkpoints`."""
+        """Write a checkpoint and drop the oldest beyond `keep_checkpoints`.
+
+        Raises:
+            UserError: weights are not finite.
+        """
         run = self._run()
+        for name, network in self.networks.items():
+            if not all(bool(torch.isfinite(weights).all()) for weights in network.parameters()):
+                raise self._diverged(f"the {name}'s weights are not finite")
         path = run.checkpoint_path(self.kimg)
         state = {
             "kimg": self.kimg,
@@ -168,12 +211,16 @@ class Trainer:
         run = self._run()
         path = run.latest_checkpoint()
         self._load_networks(path)
-        state = checkpoints.read_state(path)
-        self.images_seen, self.steps = state["images_seen"], state["steps"]
-        if self.penalty:
-            self.penalty.load_state_dict(state["penalty"])
+        state, rng = run.state(), read_tensors(path / "rng.safetensors")
         try:
-            self.rng.set_state(read_tensors(path / "rng.safetensors")["trainer"])
+            self.images_seen, self.steps = state["images_seen"], state["steps"]
+            if self.penalty:
+                self.penalty.load_state_dict(state["penalty"])
+            rng_state = rng["trainer"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete it to go on from an older checkpoint.") from None
+        try:
+            self.rng.set_state(rng_state)
         except RuntimeError:
             raise UserError(
                 f"{path} was written on another kind of device than {self.fabric.device}, whose random numbers cannot "
@@ -207,19 +254,20 @@ class Trainer:
     # the loop
 
     def train(self) -> None:
-        """Train to `total_kimg`; an interruption (Ctrl-C) saves a checkpoint first.
+        """Train to `total_kimg`.
+
+        Ctrl-C ends the step it comes in, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
 
         Raises:
-            UserError: a loss is not finite or has run away; names the last good checkpoint.
+            UserError: a loss or weight is not finite or has run away; names the last good checkpoint.
         """
         total = round(self.config.total_kimg * 1000)
         sums: dict[str, list[float]] = {}
         last_log, last_time, last_images = self.kimg, time.perf_counter(), self.images_seen
         last_snapshot = self.kimg
-        try:
+        with _deferred_interrupt() as interrupted:
             while self.images_seen < total:
                 losses = self.step()
-                self._check(losses)
                 for name, value in losses.items():
                     sums.setdefault(name, []).append(value)
                 for callback in self.callbacks:
@@ -235,10 +283,10 @@ class Trainer:
                     last_snapshot = self.kimg
                     self._snapshot()
                     last_time, last_images = time.perf_counter(), self.images_seen
-        except KeyboardInterrupt:
-            if self.run is not None:
-                self.save()
-            raise
+                if interrupted():
+                    if self.run is not None:
+                        self.save()
+                    raise KeyboardInterrupt
 
     def step(self) -> dict[str, float]:
         """One critic and one generator update; returns the losses."""
@@ -254,13 +302,17 @@ class Trainer:
         indices = data_indices(self.images_seen, config.batch_size, len(self.dataset), config.seed)
         reals = self.dataset.batch(indices, config.generator.resolution)
         reals = self.fabric.to_device(reals).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            fakes = self.generator(self._latents())
         with_r1 = self.steps % config.r1_interval == 0 and config.r1_gamma > 0
         reals.requires_grad_(with_r1)
-        real_scores, fake_scores = self.critic(reals), self.critic(fakes)
+        with torch.no_grad(), self.fabric.autocast():
+            fakes = self.generator(self._latents())
+        with contextlib.nullcontext() if with_r1 else self.fabric.autocast():  # R1 differentiates twice: in float32
+            real_scores = self.critic(reals).float()
+        with self.fabric.autocast():
+            fake_scores = self.critic(fakes).float()
         loss = critic_loss(real_scores, fake_scores)
         losses = {"critic_loss": loss.item(), "score_margin": (real_scores.mean() - fake_scores.mean()).item()}
+        self._check(losses)
         if with_r1:
             r1 = r1_penalty(real_scores, reals)
             losses["r1"] = r1.item()
@@ -271,42 +323,47 @@ class Trainer:
         return losses
 
     def _generator_step(self) -> dict[str, float]:
-        self.networks["critic"].requires_grad_(False)
+        self.critic.requires_grad_(False)
         z = self._latents()
-        loss = generator_loss(self.critic(self.generator(z)))
+        with self.fabric.autocast():
+            scores = self.critic(self.generator(z)).float()
+        loss = generator_loss(scores)
         losses = {"generator_loss": loss.item()}
+        self._check(losses)
         if self.penalty:
-            weighted = self.penalty(z, kimg=self.kimg, main_loss=loss, rng=self.rng)
-            loss = loss + weighted
+            try:
+                loss = loss + self.penalty(z, kimg=self.kimg, main_loss=loss, rng=self.rng)
+            except ValueError as error:  # activations that are not finite, or have collapsed
+                raise self._diverged(f"penalty: {error}") from error
             losses["penalty_weight"] = self.penalty.last_weight
             if self.penalty.value is not None:
                 losses["penalty"] = float(self.penalty.value)
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.generator_optimizer.step()
-        self.networks["critic"].requires_grad_(True)
+        self.critic.requires_grad_(True)
         return losses
 
     @torch.no_grad()
     def _update_ema(self) -> None:
         keep = 0.5 ** (self.config.batch_size / (self.config.ema_half_life_kimg * 1000))
         averaged: list[Tensor] = list(self.ema.parameters())
-        current: list[Tensor] = list(self.networks["generator"].parameters())
+        current: list[Tensor] = list(self.generator.parameters())
         torch._foreach_lerp_(averaged, current, 1 - keep)
 
     def _latents(self) -> Tensor:
         return self.ema.sample_latents(self.config.batch_size, self.rng)
 
     def _check(self, losses: dict[str, float]) -> None:
-        bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
-        bad |= {n: losses[n] for n in ("critic_loss", "generator_loss") if abs(losses[n]) > DIVERGED_LOSS}
-        if not bad:
-            return
+        bad = {name: value for name, value in losses.items() if not abs(value) <= DIVERGED_LOSS}
+        if bad:
+            raise self._diverged(", ".join(f"{name} = {value:g}" for name, value in bad.items()))
+
+    def _diverged(self, why: str) -> UserError:
         saved = self.run.checkpoints() if self.run else []
         last = f"The last good checkpoint is {saved[-1]}" if saved else "There is no checkpoint yet"
-        named = ", ".join(f"{name} = {value:g}" for name, value in bad.items())
-        raise UserError(
-            f"Training diverged at {self.kimg:.3f} kimg: {named}. {last}. Lower --learning-rate, raise --r1-gamma, or "
+        return UserError(
+            f"Training diverged at {self.kimg:.3f} kimg: {why}. {last}. Lower --learning-rate, raise --r1-gamma, or "
             "weaken the penalty."
         )
 
