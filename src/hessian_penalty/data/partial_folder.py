@@ -78,6 +78,8 @@ def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[An
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         path.unlink(missing_ok=True)
+        if [child.name for child in path.parent.iterdir()] == ["recipe.json"]:  # nothing was made here yet
+            shutil.rmtree(path.parent)
         raise UserError(
             f"{path} needs {size_bytes / 1e9:.3g} GB on the disk, which cannot be reserved ({error.strerror}). "
             "Make room, choose another --out, or fewer or smaller pictures."
