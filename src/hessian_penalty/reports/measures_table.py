@@ -55,7 +55,7 @@ ROWS = (
     MeasureRow(
         "total_activeness",
         "Total activeness",
-        "how much all latents together change the pictures; a sharp drop means less variety",
+        "how much the latents, one by one, change the pictures; falls as their effects stop overlapping",
         None,
         _three_digits,
     ),
