@@ -37,7 +37,7 @@ def test_every_snapshot_leaves_both_pictures_of_the_same_latents(tmp_path: Path,
         monitor.on_snapshot(run, ema, kimg)
     monitor.close()
     monitor.close()
-    names = ["kimg-000001.png", "kimg-000015.png"]
+    names = ["kimg-000001.024.png", "kimg-000015.008.png"]
     assert sorted(path.name for path in run.samples_path.iterdir()) == names
     assert sorted(path.name for path in run.traversals_path.iterdir()) == names
     first, second = (np.asarray(Image.open(run.samples_path / name)) for name in names)
@@ -60,7 +60,9 @@ def test_the_activeness_handed_in_orders_the_rows(tmp_path: Path, ema: ProGANGen
         monitor = PictureMonitor(run, activeness=activeness)
         monitor.on_snapshot(run, ema, 1.0)
         monitor.close()
-        pictures.append(np.asarray(Image.open(run.traversals_path / "kimg-000001.png"))[-3 * 66 + 2 :, -7 * 66 + 2 :])
+        pictures.append(
+            np.asarray(Image.open(run.traversals_path / "kimg-000001.000.png"))[-3 * 66 + 2 :, -7 * 66 + 2 :]
+        )
     plain, ordered = pictures
     assert seen == [ema]
     assert (plain[:64] == ordered[132:]).all()

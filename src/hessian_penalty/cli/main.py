@@ -13,7 +13,7 @@ from hessian_penalty.errors import UserError
 
 # Subcommand → what it does. Each lives in the module of its name here, as a dataclass `Command` with `run()`.
 COMMANDS = {
-    "demo": "the main job in about ten minutes on two cores: train, rotate, fine-tune, and see it in one page",
+    "demo": "the main job in about four minutes on two cores: train, rotate, fine-tune, and see it in one page",
     "render": "make a CLEVR-like data set with ground-truth factors",
     "import": "make a data set from your own pictures, in a folder or a zip file",
     "train": "train a ProGAN from a preset, or fine-tune or resume a run",
