@@ -41,7 +41,7 @@ class ProGANConfig:
     """
 
     latent_dim: int = 12
-    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128)
+    channels: tuple[int, ...] = published_channels(128)
     image_channels: int = 3
     normalize_latent: bool = True
 

@@ -39,7 +39,7 @@ GROUPS = {
 }
 
 DESCRIPTIONS = {
-    "vanilla": "An ordinary generator, shipped with the package.",
+    "vanilla": "An ordinary generator, trained without the penalty.",
     "rotated": "The same generator, its latents turned onto the directions that the Hessian Penalty finds: "
     "no training, and exactly the same distribution of pictures.",
     "vanilla_trained_on": "The vanilla generator trained on without the penalty, for as long as the next one.",
@@ -130,7 +130,8 @@ class Demo:
         own = {"clevr-simple": self.config.clevr_simple, "clevr-1fov": self.config.clevr_1fov}
         for name, description in GROUPS.items():
             dataset = unpack_data(name, self.out / "data" / name)
-            vanilla = RunFolder.open(own[name]) if own[name] else unpack_run(name, self.out / name / "vanilla", dataset)  # type: ignore[arg-type]
+            own_run = own[name]
+            vanilla = RunFolder.open(own_run) if own_run else unpack_run(name, self.out / name / "vanilla", dataset)
             runs = {"vanilla": vanilla, "rotated": self._rotate(name, vanilla)}
             if name == "clevr-simple":
                 plain = replace(self._training(vanilla), penalty=PenaltyConfig())
