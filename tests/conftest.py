@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -13,6 +14,9 @@ from hessian_penalty.generators.progan import ProGANConfig
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.training.config import TrainingConfig
 from hessian_penalty.training.session import start_run
+
+# What a shell starts in the background ignores Ctrl-C; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,18 @@ def test_a_second_interruption_stops_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_ignored_interruption_stays_ignored(tmp_path):
+    """As in a job that a shell started in the background."""
+    trainer = make(tmp_path / "run")
+    trainer.dataset = InterruptedPictures()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert trainer.kimg == 0.096
+
+
 def test_checkpoints_are_written_and_the_oldest_dropped(tmp_path):
     trainer = make(tmp_path / "run", dataclasses.replace(CONFIG, keep_checkpoints=2))
     trainer.train()

@@ -60,13 +60,13 @@ class Callback:
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Hold the first Ctrl-C back, to be asked for between steps; the second acts at once.
 
-    Outside the main thread, where no signal arrives, nothing changes.
+    Nothing changes outside the main thread, where no signal arrives, and in background jobs, which ignore it.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield lambda: False
         return
     pending = []
-    before = signal.getsignal(signal.SIGINT)
 
     def hold(number: int, frame: Any) -> None:
         pending.append(number)
