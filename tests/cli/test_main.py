@@ -33,6 +33,10 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(monkeypatch, ca
         monkeypatch.delitem(sys.modules, name)
     assert main(["train", "clevr-simple-tiny", "--dry-run"]) == 2
     assert "needs lightning_fabric: pip install 'hessian-penalty[training]'" in capsys.readouterr().err
+    for name in [name for name in sys.modules if name.startswith("hessian_penalty.") and "demo" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["demo"]) == 2
+    assert "needs lightning_fabric: pip install 'hessian-penalty[demo]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [MemoryError("x"), torch.OutOfMemoryError("x")])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.studies.demo import Demo, DemoConfig
@@ -33,7 +33,9 @@ class Command:
         """Run the demo and print its table."""
         config = self.demo.quick() if self.quick else self.demo
         summary = Demo(config, self.out, progress_bar).run("hessian-penalty " + " ".join(sys.argv[1:]))
-        table = Table("data", "model", "effective latents ↓", "off-diagonal share ↓", "Fréchet distance ↓")
+        table = Table(
+            "data", Column("model", no_wrap=True), "effective latents ↓", "off-diagonal share ↓", "Fréchet distance ↓"
+        )
         for group, models in summary.items():
             if group != "seconds":
                 for name, m in models.items():

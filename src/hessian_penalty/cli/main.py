@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in EXTRAS:
             raise
-        extra = EXTRAS[error.name.split(".")[0]]
+        extra = "demo" if name == "demo" else EXTRAS[error.name.split(".")[0]]
         print(f"hessian-penalty {name} needs {error.name}: pip install 'hessian-penalty[{extra}]'", file=sys.stderr)
         return 2
     except (UserError, OSError, SafetensorError) as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
@@ -50,7 +50,7 @@ class Command:
             entries = write_comparison(
                 runs, evaluator, self.out, command="hessian-penalty " + " ".join(sys.argv[1:]), progress=update
             )
-        table = Table("run", "effective latents", "off-diagonal share", "Fréchet distance")
+        table = Table(Column("run", no_wrap=True), "effective latents", "off-diagonal share", "Fréchet distance")
         for entry in entries:
             frechet = entry.measures["frechet"]
             table.add_row(
