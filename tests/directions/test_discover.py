@@ -92,6 +92,16 @@ def test_equal_bases_are_judged_equally(monkeypatch):
     assert search.run(Entangled(4), rng=torch.Generator().manual_seed(0)).penalties == (1.0, 1.0)
 
 
+def test_a_worse_basis_is_not_taken(monkeypatch):
+    """A search that proposes a random rotation of a generator that is additive already keeps the given basis."""
+    G = Additive(4)
+    worse = G.rotation.double()
+    G.rotation = torch.eye(4)
+    monkeypatch.setattr(hessian_module, "joint_diagonalize", lambda matrices: worse)
+    found = HessianSearch(sketches=4, held_out=8, rounds=2).run(G, rng=torch.Generator().manual_seed(0))
+    assert torch.equal(found.basis, torch.eye(4, dtype=torch.float64))
+
+
 def test_entanglement_that_a_rotation_can_lift_is_lifted():
     found = discover(Entangled(6))
     assert min(found.provenance["held_out_penalties"]) < 0.9
