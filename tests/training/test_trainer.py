@@ -13,9 +13,11 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.generators.progan import ProGANConfig
 from hessian_penalty.runs import RunFolder, write_json
+from hessian_penalty.training.callbacks import Callback
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
+from hessian_penalty.training.data_order import data_indices
 from hessian_penalty.training.estimate import estimate
-from hessian_penalty.training.trainer import Callback, Trainer, config_record, data_indices
+from hessian_penalty.training.trainer import Trainer, config_record
 
 CONFIG = TrainingConfig(
     generator=ProGANConfig(latent_dim=3, channels=(8, 4)), total_kimg=0.096, batch_size=8, log_kimg=0.016,

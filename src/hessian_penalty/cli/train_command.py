@@ -19,10 +19,11 @@ from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness
 from hessian_penalty.reports.monitor import PictureMonitor
 from hessian_penalty.runs import RunFolder
+from hessian_penalty.training.callbacks import Callback
 from hessian_penalty.training.config import PRESETS, TrainingConfig
 from hessian_penalty.training.estimate import estimate
 from hessian_penalty.training.session import resume_run, start_run
-from hessian_penalty.training.trainer import Callback, Trainer
+from hessian_penalty.training.trainer import Trainer
 
 
 class LiveProgress(Callback):

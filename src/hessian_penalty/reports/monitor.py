@@ -12,7 +12,7 @@ from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.reports.samples import sample_sheet
 from hessian_penalty.reports.traversals import MOST_ROWS, traversal_grid
 from hessian_penalty.runs import RunFolder, atomic_path
-from hessian_penalty.training.trainer import Callback
+from hessian_penalty.training.callbacks import Callback
 
 
 class PictureMonitor(Callback):

@@ -25,9 +25,9 @@ from hessian_penalty.studies.comparison import run_entry
 from hessian_penalty.studies.demo_assets import unpack_data, unpack_run
 from hessian_penalty.studies.evaluation import Evaluator
 from hessian_penalty.studies.rotation import rotate_run
+from hessian_penalty.training.callbacks import Callback
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.session import resume_run, start_run
-from hessian_penalty.training.trainer import Callback
 
 Stage = Callable[[str], AbstractContextManager[Callable[..., None]]]  # title → a bar: update(done, total)
 

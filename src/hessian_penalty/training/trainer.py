@@ -4,15 +4,11 @@ import contextlib
 import copy
 import dataclasses
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -24,7 +20,10 @@ from hessian_penalty.penalty import HessianPenalty
 from hessian_penalty.penalty.layers import match_layers
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.training import checkpoints
+from hessian_penalty.training.callbacks import Callback
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
+from hessian_penalty.training.data_order import data_indices
+from hessian_penalty.training.interrupts import deferred_interrupt
 from hessian_penalty.training.losses import critic_loss, generator_loss, r1_penalty
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -41,56 +40,6 @@ class Images(Protocol):
     def batch(self, indices: Any, resolution: int | None = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1]."""
         ...
-
-
-class Callback:
-    """What training tells the world; override what you need."""
-
-    def on_step(self, kimg: float, total_kimg: float) -> None:
-        """After every step."""
-
-    def on_log(self, record: dict[str, float]) -> None:
-        """After every record in metrics.jsonl."""
-
-    def on_snapshot(self, run: RunFolder, ema: ProGANGenerator, kimg: float) -> None:
-        """After every checkpoint."""
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold the first Ctrl-C back, to be asked for between steps; the second acts at once.
-
-    Nothing changes outside the main thread, where no signal arrives, and in background jobs, which ignore it.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
-        yield lambda: False
-        return
-    pending = []
-
-    def hold(number: int, frame: Any) -> None:
-        pending.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield lambda: bool(pending)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def data_indices(first: int, count: int, length: int, seed: int) -> npt.NDArray[np.int64]:
-    """Which images come as number `first` to `first + count - 1` of a run: each epoch its own permutation.
-
-    A function of its arguments alone, so that a resumed run needs no stored position but `first`.
-
-    >>> sorted(int(i) for i in data_indices(4, 4, 4, seed=0))
-    [0, 1, 2, 3]
-    """
-    positions = np.arange(first, first + count)
-    epochs = positions // length
-    orders = {int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(length) for epoch in np.unique(epochs)}
-    return np.array([orders[int(epoch)][position % length] for epoch, position in zip(epochs, positions, strict=True)])
 
 
 def make_penalty(config: PenaltyConfig, generator: ProGANGenerator) -> HessianPenalty | None:
@@ -265,7 +214,7 @@ class Trainer:
         sums: dict[str, list[float]] = {}
         last_log, last_time, last_images = self.kimg, time.perf_counter(), self.images_seen
         last_snapshot = self.kimg
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             while self.images_seen < total:
                 losses = self.step()
                 for name, value in losses.items():
