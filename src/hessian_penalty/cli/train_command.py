@@ -11,42 +11,18 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from hessian_penalty.cli.progress import Update, progress_bar
+from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness
 from hessian_penalty.reports.monitor import PictureMonitor
 from hessian_penalty.runs import RunFolder
-from hessian_penalty.training.callbacks import Callback
+from hessian_penalty.training.callbacks import LiveProgress
 from hessian_penalty.training.config import PRESETS, TrainingConfig
 from hessian_penalty.training.estimate import estimate
 from hessian_penalty.training.session import resume_run, start_run
 from hessian_penalty.training.trainer import Trainer
-
-
-class LiveProgress(Callback):
-    """The bar: kimg of total with ETA, and the newest record's figures beside it."""
-
-    def __init__(self, update: Update) -> None:
-        self._update, self._note = update, ""
-
-    def on_step(self, kimg: float, total_kimg: float) -> None:
-        self._update(kimg, total_kimg, self._note)
-
-    def on_log(self, record: dict[str, float]) -> None:
-        shown = {
-            "img/s": "images_per_second",
-            "D": "critic_loss",
-            "G": "generator_loss",
-            "penalty": "penalty",
-            "weight": "penalty_weight",
-        }
-        self._note = "  ".join(f"{label} {record[key]:.3g}" for label, key in shown.items() if key in record)
-
-    def on_snapshot(self, run: RunFolder, ema: ProGANGenerator, kimg: float) -> None:
-        self._note += f"  saved at {kimg:g} kimg"
 
 
 @dataclass

@@ -7,6 +7,7 @@ block, `blocks.<b>.norm0` and `blocks.<b>.norm1`, then the image; 13 layers at 1
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +130,7 @@ class ProGANGenerator(nn.Module):
     @property
     def first_linear(self) -> EqualizedLinear:
         """The layer that reads the latents: a rotation of the latents folds into its weight."""
-        return self.blocks[0].dense  # type: ignore[return-value]
+        return cast(_FirstBlock, self.blocks[0]).dense
 
     def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
         x = self.latent_norm(z) if self.normalize_latent else z

@@ -25,7 +25,7 @@ from hessian_penalty.studies.comparison import run_entry
 from hessian_penalty.studies.demo_assets import unpack_data, unpack_run
 from hessian_penalty.studies.evaluation import Evaluator
 from hessian_penalty.studies.rotation import rotate_run
-from hessian_penalty.training.callbacks import Callback
+from hessian_penalty.training.callbacks import LiveProgress
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.session import resume_run, start_run
 
@@ -85,17 +85,6 @@ class DemoConfig:
             search=replace(self.search, sketches=16, held_out=8, rounds=1),
             protocol=replace(self.protocol, activeness_samples=4, hessian_samples=2, frechet_images=32, batch_size=32),
         )
-
-
-class _TrainingBar(Callback):
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update, self._note = update, ""
-
-    def on_step(self, kimg: float, total_kimg: float) -> None:
-        self._update(kimg, total_kimg, self._note)
-
-    def on_log(self, record: dict[str, float]) -> None:
-        self._note = f"{record['images_per_second']:.0f} images/s"
 
 
 class Demo:
@@ -191,7 +180,7 @@ class Demo:
             else:
                 shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first checkpoint
                 trainer = start_run(config, dataset, run.path, finetune=start)
-            trainer.callbacks = [_TrainingBar(update)]
+            trainer.callbacks = [LiveProgress(update)]
             trainer.train()
         return run
 
