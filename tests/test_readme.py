@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs: long ones with settings that only show that they do."""
+"""Every command of the README and every snippet of README and docs runs: long ones with settings that only show it."""
 
 import re
 import shlex
@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hessian_penalty.cli.main import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The snippet of results.md repeats a measurement on thousands of rendered pictures.
+PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if page.name != "results.md")]
 
 # Subcommand → what makes it short. Later flags win.
 SHORT = {
@@ -23,8 +27,14 @@ SHORT = {
 }
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def snippets():
+    for page in PAGES:
+        for number, snippet in enumerate(blocks("python", page.read_text(encoding="utf-8")), start=1):
+            yield pytest.param(snippet, id=f"{page.stem}-{number}")
 
 
 def shell_lines():
@@ -34,7 +44,7 @@ def shell_lines():
 
 def test_every_shell_command_is_one_we_run_or_a_target_of_the_makefile():
     """`make` and `pip` lines are run by CI itself, which calls the same targets."""
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for line in shell_lines():
         first, second = line.split()[:2]
         if first == "make":
@@ -63,7 +73,8 @@ def test_the_commands_run_in_the_order_given(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/demo/report.html").exists()
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_snippets_run(snippet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("snippet", list(snippets()))
+def test_snippets_run(snippet, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippet, "README.md", "exec"), {})
+    torch.manual_seed(0)
+    exec(compile(snippet, request.node.name, "exec"), {})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hessian_penalty.penalty import hessian_penalty
+from hessian_penalty.penalty import HessianPenalty, hessian_penalty
 from hessian_penalty.penalty.layers import LayerCapture, match_layers
 
 F64 = torch.float64
@@ -57,7 +57,32 @@ def test_only_the_layers_are_penalised():
 def test_passes_stop_after_the_last_penalised_layer():
     G = nn.Sequential(nn.Linear(4, 3), Counter(), nn.Tanh(), Counter(), nn.Linear(3, 2), Counter()).double()
     hessian_penalty(G, randn(5, 4), layers=["0", "2"], gradient="dense")
-    assert [G[i].calls for i in (1, 3, 5)] == [4, 1, 1]  # the first pass learns the order
+    assert [G[i].calls for i in (1, 3, 5)] == [5, 1, 1]  # the first pass learns the order, the second repeats it
+    hessian_penalty(G, randn(5, 4), layers=["0", "2"], gradient="dense")
+    assert [G[i].calls for i in (1, 3, 5)] == [9, 2, 2]
+    penalty = HessianPenalty(G, layers=["0", "2"])
+    for _ in range(3):
+        penalty(randn(5, 4))
+    assert [G[i].calls for i in (3, 5)] == [3, 3]  # it remembers the order, as each layer runs once
+
+
+def test_a_layer_that_did_not_run_may_run_later():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block1, self.block2, self.grown = nn.Tanh(), nn.Tanh(), False
+
+        def forward(self, z):
+            z = self.block1(z * z.sum(dim=1, keepdim=True))
+            return self.block2(3 * z) if self.grown else z
+
+    G, z = Growing(), randn(3, 4)
+    penalty = HessianPenalty(G, layers="block*", weight=1.0)
+    penalty(z, rng=torch.Generator().manual_seed(0))
+    G.grown = True
+    grown = penalty(z, rng=torch.Generator().manual_seed(0))
+    expected = hessian_penalty(G, z, layers="block*", rng=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(grown, expected)
 
 
 def test_order_of_execution_counts_not_order_of_registration():
@@ -103,7 +128,9 @@ def test_activations_survive_in_place_operations():
     linear = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.2, inplace=True), nn.Linear(3, 2)).double()
     assert hessian_penalty(linear, randn(50, 4), layers=["0", "2"]) > 1e-3  # "2" is kinked
     assert hessian_penalty(linear, randn(50, 4), layers="0") < 1e-20
-    first, _ = LayerCapture(linear, ["0", "1"])(randn(50, 4), {})
+    capture = LayerCapture(linear, ["0", "1"])
+    assert capture(randn(50, 4), {}) is None  # overwritten: the pass has to be repeated
+    first, _ = capture(randn(50, 4), {})
     assert first.min() < 0 and torch.equal(first, linear[0](randn(50, 4)))
 
 

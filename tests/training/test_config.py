@@ -31,6 +31,7 @@ def test_vanilla_by_default():
         (PenaltyConfig, {"reduction": "sum"}, 'penalty.reduction must be "max" or "mean", got \'sum\''),
         (PenaltyConfig, {"weight": math.nan}, "penalty.weight must be a finite number at least 0, got nan"),
         (PenaltyConfig, {"k": 1}, "penalty.k must be a finite number at least 2, got 1"),
+        (PenaltyConfig, {"interval": 0}, "penalty.interval must be a finite number at least 1, got 0"),
         (PenaltyConfig, {"epsilon": 0.0}, "penalty.epsilon must be a finite number at least 1e-06, got 0"),
         (TrainingConfig, {"batch_size": 0}, "batch_size must be a finite number at least 1, got 0"),
         (TrainingConfig, {"total_kimg": math.inf}, "total_kimg must be a finite number at least 1e-06, got inf"),

@@ -1,4 +1,4 @@
-"""How far the generator's Hessian is from diagonal, at the images, as a share that no scaling can fake."""
+"""Which latents change what another does at the images: means over the Hessians of a generator."""
 
 import torch
 from jaxtyping import Float
@@ -6,22 +6,6 @@ from torch import Tensor
 
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.penalty.hessians import hessian_entries
-
-
-def off_diagonal_share(energy: Float[Tensor, "n n"]) -> float:
-    r"""Share of the squared Hessian entries that lie off the diagonal.
-
-    :math:`\sum_{i \ne j} E_{ij} / \sum_{ij} E_{ij}`, in [0, 1]: 0 where no latent changes what another does. A
-    generator scaled down by c has the same share, while its penalty falls by c².
-
-    >>> off_diagonal_share(torch.tensor([[3.0, 1.0], [1.0, 3.0]]))
-    0.25
-
-    Args:
-        energy: mean squared Hessian entries, as `hessian_statistics` gives.
-    """
-    total = float(energy.sum())
-    return float(energy.sum() - energy.diagonal().sum()) / total if total > 0 else 0.0
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from hessian_penalty.errors import LARGEST_SEED, check_number
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness, activeness_published, effective_latents
 from hessian_penalty.metrics.frechet import FrechetDistance
-from hessian_penalty.metrics.interactions import hessian_statistics, off_diagonal_share
+from hessian_penalty.metrics.interactions import hessian_statistics
+from hessian_penalty.penalty.diagonality import off_diagonal_share
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from hessian_penalty.penalty.distributed import average_over_processes
 
 
 class AdaptiveWeight:
@@ -91,13 +94,20 @@ class AdaptiveWeight:
         self.log_ratio = state.get("adaptive_log_ratio")
 
 
-def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+def gradient_norm(loss: Tensor, parameters: Sequence[Tensor], group: ProcessGroup | None = None) -> float:
     """Return the norm of the gradient over all parameters together; the graph stays, and no `.grad` is touched.
+
+    With a process group, of the gradients averaged over its processes, in each of which it has to be called.
 
     >>> w = torch.tensor([3.0, 4.0], requires_grad=True)
     >>> gradient_norm((w**2).sum() / 2, [w])
     5.0
     """
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    if group is None:
+        gradients = [gradient for gradient in found if gradient is not None]
+    else:
+        given = zip(parameters, found, strict=True)
+        gradients = average_over_processes([torch.zeros_like(p) if g is None else g for p, g in given], group)
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0

@@ -1,48 +1,9 @@
-"""From outputs at the corners to the penalty of each element, and from elements to a scalar."""
+"""From the penalties of elements to a scalar, and the scale of an output."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-
-
-def pair_sums(corners: Iterable[list[Tensor]]) -> list[Float[Tensor, "k batch ..."]]:
-    r"""Add up the two corners of each probe, $G(z + \epsilon v) + G(z - \epsilon v)$, for every output of G.
-
-    Args:
-        corners: outputs at $z + \epsilon v_1, z - \epsilon v_1, z + \epsilon v_2, \dots$; read one at a time.
-
-    >>> pair_sums([[torch.tensor([1.0])], [torch.tensor([2.0])], [torch.tensor([3.0])], [torch.tensor([4.0])]])
-    [tensor([[3.],
-            [7.]])]
-    """
-    sums: list[list[Tensor]] = []
-    remaining: Iterator[list[Tensor]] = iter(corners)
-    for forward in remaining:
-        sums.append([plus + minus for plus, minus in zip(forward, next(remaining), strict=True)])
-    return [torch.stack(of_output) for of_output in zip(*sums, strict=True)]  # (k, batch, ...)
-
-
-def element_penalties(sums: Float[Tensor, "k batch *element"], epsilon: float) -> Float[Tensor, "batch *element"]:
-    r"""Estimate the penalty of each element from its pair sums.
-
-    $$L_H = \tfrac{1}{2} \mathrm{Var}_v\!\left[v^T H v\right], \qquad
-      v^T H v \approx \frac{G(z + \epsilon v) - 2 G(z) + G(z - \epsilon v)}{\epsilon^2}$$
-
-    with the unbiased variance over the k probes; $G(z)$ is the same for all of them and drops out. The estimate of each
-    element, and so any mean of them, is unbiased; a maximum of estimates is biased upwards.
-
-    Source: Peebles et al., "The Hessian Penalty" (ECCV 2020), section 3.
-
-    >>> element_penalties(torch.tensor([[0.02], [-0.02]]), epsilon=0.1)  # v^T H v = 2 and -2: H = [[0, 1], [1, 0]]
-    tensor([4.])
-    """
-    # Many times faster than torch.var along the first of several dimensions, and exact for k = 2: d^2 / 2.
-    k = sums.shape[0]
-    differences = sums[1:] - sums[:1]
-    deviations = differences.square().sum(dim=0) - differences.sum(dim=0).square() / k
-    return deviations * (0.5 / (k - 1) / epsilon**4)
 
 
 def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
@@ -51,6 +12,7 @@ def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
     Raises:
         ValueError: the batch has one sample, or an output does not vary over it.
 
+    >>> import torch
     >>> batch_variances([torch.tensor([[1.0, 5.0], [3.0, 5.0]])])
     [tensor(1.)]
     """
@@ -75,6 +37,7 @@ def reduce_elements(elements: Tensor, reduction: str | Callable[[Tensor], Tensor
     Raises:
         ValueError: a callable does not return a scalar tensor.
 
+    >>> import torch
     >>> reduce_elements(torch.tensor([[1.0, 3.0]]), "mean")
     tensor(2.)
     """

@@ -1,85 +1,200 @@
 """Evaluating G at many points around each latent: the one place through which every pass goes."""
 
+import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hessian_penalty.penalty.conditions import Conditions, check_conditions
 from hessian_penalty.penalty.layers import LayerCapture
+from hessian_penalty.penalty.reachable import reachable
+from hessian_penalty.penalty.replay import Replay, State
+
+ROUNDING_ALLOWANCE = 32.0  # roundings of a deep network, whose kernels differ with the number of rows
 
 
 class Evaluator:
-    """Calls G, or reads its layers, and returns a list of outputs whose first dimension is the number of rows.
+    """What is evaluated: a generator, by its own outputs or by those of some of its layers.
 
     Args:
-        G: any callable from latents to a tensor or a sequence of tensors.
-        conditions: further keyword arguments of G, checked against its signature.
+        G: any callable from latents to a tensor or a sequence of tensors. DistributedDataParallel is taken off, since
+            its forward pass talks to other processes, which may need another number of passes.
         layers: patterns of named modules to read instead of G's own outputs.
 
     Raises:
-        TypeError: G does not take a condition, `layers` is given for something that is no module, or an output is not a
-            floating tensor of at least 32 bits.
-        ValueError: a layer pattern matches nothing, or an output's first dimension is not the number of rows.
+        TypeError: `layers` is given for something that is no module.
+        ValueError: a layer pattern matches nothing.
 
-    >>> Evaluator(lambda z: [z, 2 * z], {})(torch.ones(2, 1), {})
+    >>> Evaluator(lambda z: [z, 2 * z])(torch.ones(2, 1), {})
     [tensor([[1.],
             [1.]]), tensor([[2.],
             [2.]])]
     """
 
-    def __init__(
-        self, G: Callable[..., Any], conditions: Mapping[str, Any], layers: str | Sequence[str] | None = None
-    ) -> None:
-        check_conditions(G, conditions)
-        self._capture = None if layers is None else LayerCapture(G, layers)
-        self._G = G
-        self._count: int | None = None
+    def __init__(self, G: Callable[..., Any], layers: Any = None) -> None:
+        if isinstance(layers, Mapping):  # TEMPORARY
+            check_conditions(G, layers)
+            layers = None
+        self.G = G.module if isinstance(G, DistributedDataParallel) else G
+        self.process_group = G.process_group if isinstance(G, DistributedDataParallel) else None
+        self.capture = None if layers is None else LayerCapture(getattr(self.G, "_orig_mod", self.G), layers)
 
-    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor]:
-        """Run one pass over the rows of z."""
-        result = self._G(z, **conditions) if self._capture is None else self._capture(z, conditions)
-        if isinstance(result, Tensor):
-            result = [result]
-        elif not isinstance(result, list | tuple) or not result:
-            raise TypeError(
-                f"`G` must return a tensor or a sequence of tensors, got {_describe(result)}; wrap G in a function "
-                "that picks the tensors to penalise."
-            )
-        for index, output in enumerate(result):
+    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor] | None:
+        """Run one pass over the rows of z; None if it has to be repeated (see `LayerCapture`).
+
+        Raises:
+            TypeError: an output is not a floating tensor of at least 32 bits.
+            ValueError: an output's first dimension is not the number of rows.
+        """
+        outputs = self.capture(z, conditions) if self.capture else as_outputs(self.G(z, **conditions))
+        for index, output in enumerate(outputs or ()):
             _check_output(output, index, rows=z.shape[0])
-        if self._count not in (None, len(result)):
-            raise ValueError(
-                f"`G` must return as many outputs in every pass, got {self._count} and then {len(result)}; hold the "
-                "state of G fixed during the penalty."
-            )
-        self._count = len(result)
-        return list(result)
+        return outputs
 
 
-def evaluate_corners(
-    evaluate: Evaluator,
-    points: Float[Tensor, "corners batch *latent"],
-    conditions: Conditions,
-    chunk_size: int | None = None,
-) -> Iterator[list[Tensor]]:
-    """Yield G's outputs at each corner, in order: for every output a tensor of shape (batch, ...).
+class Passes:
+    """The passes of one call, which all begin in the same state and leave no trace but one pass's random numbers.
 
-    One pass takes whole batches: `max(1, chunk_size // batch)` corners one after the other, never a part of a batch.
-    None takes one corner a pass: the least memory, and for a G whose samples influence each other the only right way.
-    For any other G the values do not depend on it.
+    Args:
+        evaluate: what to evaluate.
+        z: the batch of latents that the call is about.
+        conditions: further keyword arguments of G, checked against its signature.
+        start: the state in which passes begin, as `Replay` takes it.
+
+    Raises:
+        TypeError: G does not take a condition.
 
     >>> corners = torch.tensor([[[0.0]], [[1.0]], [[2.0]]])
-    >>> [out[0].item() for out in evaluate_corners(Evaluator(torch.exp, {}), corners, Conditions({}, {}), chunk_size=2)]
+    >>> passes = Passes(Evaluator(torch.exp), corners[0], {})
+    >>> [outputs[0].item() for outputs in passes.at(corners, chunk_size=2)]
     [1.0, 2.7182817459106445, 7.389056205749512]
     """
-    batch = points.shape[1]
-    corners_per_pass = 1 if chunk_size is None else max(1, chunk_size // batch)
-    for chunk in torch.split(points, corners_per_pass):
-        outputs = evaluate(chunk.flatten(0, 1), conditions.repeat(len(chunk)))  # (corners * batch, ...)
-        yield from map(list, zip(*(output.reshape(-1, batch, *output.shape[1:]) for output in outputs), strict=True))
+
+    def __init__(
+        self, evaluate: Evaluator, z: Tensor, conditions: Mapping[str, Any], start: State | None = None
+    ) -> None:
+        check_conditions(evaluate.G, conditions)
+        self._evaluate = evaluate
+        self._conditions = Conditions.for_batch(conditions, z.shape[0])
+        self._replay = Replay(evaluate.G, conditions, z.device, start)
+        self._count: int | None = None
+        if evaluate.capture is not None:
+            evaluate.capture.restart()
+
+    @property
+    def draws(self) -> bool:
+        """Whether G draws random numbers, known after the first pass: then a pass must take exactly the batch."""
+        return self._replay.draws
+
+    def at(
+        self,
+        points: Float[Tensor, "corners rows *latent"],
+        *,
+        chunk_size: int | None = None,
+        rows: Tensor | None = None,
+        require_function: bool = False,
+    ) -> Iterator[list[Tensor]]:
+        """Yield G's outputs at each corner, in order: for every output a tensor of shape (rows, ...).
+
+        One pass takes whole corners: `max(1, chunk_size // rows)` of them one after the other, never a part of a
+        batch. None takes one corner a pass: the least memory, and the only right way for a G whose samples influence
+        each other. For any other G the values do not depend on it.
+
+        Args:
+            points: latents, a batch of them (or of some rows) for each corner.
+            chunk_size: most rows in a pass, at least one corner; a G that draws random numbers gets one corner.
+            rows: the samples of the batch that `points` holds, where it does not hold all.
+            require_function: repeat the first pass without a graph, unless that was done before for this G.
+
+        Raises:
+            ValueError: with `require_function`, the outputs differ by more than rounding.
+        """
+        conditions = self._conditions if rows is None else self._conditions.select(rows)
+        count = points.shape[1]
+        corners = 1 if chunk_size is None or self.draws else max(1, chunk_size // count)
+        for start in range(0, len(points), corners):
+            chunk = points[start : start + corners]
+            of_chunk = conditions.repeat(len(chunk))
+            outputs = self._run(chunk.flatten(0, 1), of_chunk)
+            if self.draws and len(chunk) > 1:
+                self._replay.forget()  # in one pass each corner got random numbers of its own
+                yield from self.at(points, rows=rows, require_function=require_function)
+                return
+            if require_function and start == 0:
+                self._require_function(chunk.flatten(0, 1), of_chunk, outputs)
+            split = zip(*(output.unflatten(0, (-1, count)) for output in outputs), strict=True)
+            del outputs  # what is yielded belongs to the one who asked
+            yield from map(list, split)
+
+    def _require_function(self, z: Tensor, conditions: Mapping[str, Any], outputs: list[Tensor]) -> None:
+        G = self._evaluate.G
+        if _is_known(G):
+            return
+        with torch.no_grad():
+            again = self._run(z, conditions)
+        for index, (first, second) in enumerate(zip(outputs, again, strict=True)):
+            difference = float((first.detach() - second).abs().max())
+            allowed = ROUNDING_ALLOWANCE * torch.finfo(first.dtype).eps / 2 * float(second.abs().max())
+            if difference > allowed:
+                raise ValueError(
+                    f"`G` is not a function of `z`: evaluated twice at the same latents, from the same buffers and the "
+                    f"same random numbers of PyTorch, output {index} differs by up to {difference:.3g}. Most likely "
+                    f"{self._cause(z, conditions)}: draw with PyTorch's generators, or pass what changes as an argument."
+                )
+        _remember(G)
+
+    def _cause(self, z: Tensor, conditions: Mapping[str, Any]) -> str:
+        """Say why G is not a function of z, as far as that can be seen from outside."""
+        sources = _foreign_generators()
+        with torch.no_grad(), self._replay.one_pass():
+            before = [read() for read in sources.values()]
+            self._evaluate.G(z, **conditions)
+            after = [read() for read in sources.values()]
+        drawn = [name for name, old, new in zip(sources, before, after, strict=True) if old != new]
+        if drawn:
+            return f"it draws from {' and '.join(drawn)}"
+        return (
+            "it draws from a generator of its own, such as NumPy's, or an attribute of it changes with each call (a "
+            "counter, a cache, an average that is no buffer)"
+        )
+
+    def _run(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor]:
+        with self._replay.one_pass():
+            outputs = self._evaluate(z, conditions)
+        if outputs is None:
+            self._replay.forget()
+            with self._replay.one_pass():
+                outputs = self._evaluate(z, conditions)
+        assert outputs is not None  # copies cannot be overwritten
+        if self._count not in (None, len(outputs)):
+            raise ValueError(
+                f"`G` must return as many outputs in every pass, got {self._count} and then {len(outputs)}; hold the "
+                "state of G fixed during the penalty."
+            )
+        self._count = len(outputs)
+        return outputs
+
+
+def as_outputs(result: Any) -> list[Any]:
+    """Return what G returned as a list.
+
+    Raises:
+        TypeError: it is no tensor and no sequence with something in it.
+    """
+    if isinstance(result, Tensor):
+        return [result]
+    if not isinstance(result, list | tuple) or not result:
+        raise TypeError(
+            f"`G` must return a tensor or a sequence of tensors, got {_describe(result)}; wrap G in a function "
+            "that picks the tensors to penalise."
+        )
+    return list(result)
 
 
 def check_latents(z: Tensor) -> None:
@@ -102,7 +217,7 @@ def check_latents(z: Tensor) -> None:
 
 
 def check_finite(values: Tensor, index: int) -> None:
-    """Refuse sums over corners that hold an infinity or NaN.
+    """Refuse combinations of corners that hold an infinity or NaN.
 
     Raises:
         ValueError: an output of G is not finite.
@@ -132,3 +247,48 @@ def _check_output(output: Any, index: int, rows: int) -> None:
 
 def _describe(value: Any) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else f"{type(value).__name__}"
+
+
+# Generators that were found to be functions of z: the code that was called, by what it runs.
+_functions: WeakKeyDictionary[Any, WeakSet[Any]] = WeakKeyDictionary()
+
+
+def _anchor_and_code(G: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return the module that G runs, or its code, and its code: a lambda is a new object each time, its code is not."""
+    function = getattr(G, "__func__", G)
+    code = type(G) if isinstance(G, nn.Module) else getattr(function, "__code__", function)
+    modules, _ = reachable(G)
+    return (modules[0] if modules else code), code
+
+
+def _is_known(G: Callable[..., Any]) -> bool:
+    anchor, code = _anchor_and_code(G)
+    try:
+        return code in _functions.get(anchor, ())
+    except TypeError:  # an object that allows no weak references is asked each time
+        return False
+
+
+def _remember(G: Callable[..., Any]) -> None:
+    anchor, code = _anchor_and_code(G)
+    try:
+        _functions.setdefault(anchor, WeakSet()).add(code)
+    except TypeError:
+        return
+
+
+def _foreign_generators() -> dict[str, Callable[[], Any]]:
+    """Return how to read the states of the global generators that are not PyTorch's."""
+    sources: dict[str, Callable[[], Any]] = {"Python's `random`": random.getstate}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        sources["NumPy's global generator"] = lambda: repr(numpy.random.get_state(legacy=False))
+    return sources
+
+
+def evaluate_corners(evaluate: Any, points: Any, conditions: Any, chunk_size: Any = None) -> Any:  # TEMPORARY
+    batch = points.shape[1]
+    per = 1 if chunk_size is None else max(1, chunk_size // batch)
+    for chunk in torch.split(points, per):
+        outputs = evaluate(chunk.flatten(0, 1), conditions.repeat(len(chunk)))
+        yield from map(list, zip(*(o.reshape(-1, batch, *o.shape[1:]) for o in outputs), strict=True))

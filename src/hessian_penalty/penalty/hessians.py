@@ -1,4 +1,4 @@
-"""Whole Hessians by finite differences, for few latents: pictures of them, and measures made from them."""
+"""Whole Hessians for few latents, by finite differences or autodiff: pictures of them, and measures made from them."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hessian_penalty.penalty.conditions import Conditions
-from hessian_penalty.penalty.evaluation import Evaluator, check_finite, check_latents, evaluate_corners
+from hessian_penalty.penalty.autodiff import Differentiator, autodiff_entries
+from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_finite, check_latents
 from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.settings import PenaltySettings, check_chunk_size, check_epsilon
+
+METHODS = ("differences", "autodiff")
 
 
 class HessianEntry(NamedTuple):
@@ -28,6 +30,7 @@ def hessian_entries(
     *,
     epsilon: float = PenaltySettings.epsilon,
     basis: Float[Tensor, "count latent"] | None = None,
+    method: str = "differences",
     chunk_size: int | None = None,
     **conditions: Any,
 ) -> Iterator[HessianEntry]:
@@ -42,31 +45,47 @@ def hessian_entries(
     Both are second differences at the scale $\epsilon$, as the penalty takes: for two latents the penalty over all
     signs is exactly $2 H_{12}^2$, at any epsilon and with kinks. There are $1 + 2n + 2n(n - 1)$ evaluations of z.
 
+    `method="autodiff"` takes the limit $\epsilon \to 0$ instead, $d_i^T \nabla^2 G(z)\, d_j$, by forward-mode automatic
+    differentiation, and `epsilon` has no effect. For a smooth G the two differ by $O(\epsilon^2)$. They part at kinks:
+    of a network with ReLU-like activations autodiff sees the smooth pieces only and misses the curvature that sits
+    between them, so that a pure ReLU network has the autodiff Hessian 0 almost everywhere, however much it bends.
+    Differences see a kink within $\epsilon$ of z, with a curvature of order $1/\epsilon$. So differences are what the
+    penalty means, and autodiff is a reference for smooth networks.
+
     Args:
         G: the generator; it returns one tensor.
         z: latents.
         epsilon: step.
         basis: directions to differentiate along, in rows; None takes the coordinates. For orthonormal rows A the result
             is $A H A^T$, the Hessian in the coordinates of A.
-        chunk_size: most rows (points times samples) in one pass, at least one batch; None is one batch.
+        method: "differences" or "autodiff".
+        chunk_size: most rows (points times samples) in one pass, at least one batch; None is one batch. With autodiff a
+            row counts four times, as it carries three derivatives.
         conditions: further arguments of G; tensors whose first dimension is the batch follow the samples.
 
     Raises:
-        ValueError: an epsilon, chunk size, basis or output that cannot be used.
+        ValueError: an epsilon, method, chunk size, basis or output that cannot be used; with autodiff, an output
+            detached from z, or a derivative that is not finite.
         TypeError: G returns several outputs, or does not take a condition.
+        NotImplementedError: autodiff cannot differentiate G twice, or would do so wrongly.
 
     >>> z = torch.zeros(1, 2, dtype=torch.float64)
     >>> [(i, j, round(values.item(), 6)) for i, j, values in hessian_entries(lambda z: z.prod(dim=1), z)]
     [(0, 0, 0.0), (1, 1, 0.0), (0, 1, 1.0)]
     """
+    if method not in METHODS:
+        raise ValueError(
+            f"`method` must be one of {', '.join(map(repr, METHODS))}, got {method!r}; use 'differences' unless G is "
+            "smooth."
+        )
     check_epsilon(epsilon)
     check_chunk_size(chunk_size)
     check_latents(z)
-    steps = epsilon * basis_rows(z, basis)
-    # The generator function below starts at the first `next`; the checks above are due now.
-    return _entries(
-        Evaluator(G, conditions), z, steps, epsilon, chunk_size, Conditions.for_batch(conditions, z.shape[0])
-    )
+    directions = basis_rows(z, basis)
+    # The generator functions below start at the first `next`; the checks are due now.
+    if method == "autodiff":
+        return _derivatives(Passes(Differentiator(G), z, conditions), z, directions, chunk_size)
+    return _differences(Passes(Evaluator(G), z, conditions), z, epsilon * directions, epsilon, chunk_size)
 
 
 def hessians(
@@ -75,6 +94,7 @@ def hessians(
     *,
     epsilon: float = PenaltySettings.epsilon,
     basis: Float[Tensor, "count latent"] | None = None,
+    method: str = "differences",
     chunk_size: int | None = None,
     **conditions: Any,
 ) -> Float[Tensor, "batch count count *output"]:
@@ -89,7 +109,9 @@ def hessians(
     """
     count = z.shape[1] if basis is None else basis.shape[0]
     result: Tensor | None = None
-    for i, j, values in hessian_entries(G, z, epsilon=epsilon, basis=basis, chunk_size=chunk_size, **conditions):
+    for i, j, values in hessian_entries(
+        G, z, epsilon=epsilon, basis=basis, method=method, chunk_size=chunk_size, **conditions
+    ):
         if result is None:
             result = values.new_empty((z.shape[0], count, count, *values.shape[1:]))
         result[:, i, j] = result[:, j, i] = values
@@ -103,6 +125,7 @@ def hessian_energy(
     *,
     epsilon: float = PenaltySettings.epsilon,
     basis: Float[Tensor, "count latent"] | None = None,
+    method: str = "differences",
     chunk_size: int | None = None,
     **conditions: Any,
 ) -> Float[Tensor, "count count"]:
@@ -115,7 +138,7 @@ def hessian_energy(
     tensor([[0., 9.],
             [9., 0.]], dtype=torch.float64)
     """
-    entries = hessian_entries(G, z, epsilon=epsilon, basis=basis, chunk_size=chunk_size, **conditions)
+    entries = hessian_entries(G, z, epsilon=epsilon, basis=basis, method=method, chunk_size=chunk_size, **conditions)
     return _matrix_of((i, j, values.square().mean()) for i, j, values in entries)
 
 
@@ -125,6 +148,7 @@ def mean_absolute_hessian(
     *,
     epsilon: float = PenaltySettings.epsilon,
     basis: Float[Tensor, "count latent"] | None = None,
+    method: str = "differences",
     chunk_size: int | None = None,
     **conditions: Any,
 ) -> Float[Tensor, "count count"]:
@@ -136,8 +160,18 @@ def mean_absolute_hessian(
     tensor([[0., 3.],
             [3., 0.]], dtype=torch.float64)
     """
-    entries = hessian_entries(G, z, epsilon=epsilon, basis=basis, chunk_size=chunk_size, **conditions)
+    entries = hessian_entries(G, z, epsilon=epsilon, basis=basis, method=method, chunk_size=chunk_size, **conditions)
     return _matrix_of((i, j, values.abs().mean()) for i, j, values in entries)
+
+
+def check_vectors(z: Tensor) -> None:
+    """Refuse latents with further dimensions, in which a Hessian is no matrix.
+
+    Raises:
+        ValueError: z is no batch of vectors.
+    """
+    if z.ndim != 2:
+        raise ValueError(f"`z` must have the shape (batch, latent) for a Hessian, got {tuple(z.shape)}.")
 
 
 def basis_rows(z: Tensor, basis: Tensor | None) -> Tensor:
@@ -146,8 +180,7 @@ def basis_rows(z: Tensor, basis: Tensor | None) -> Tensor:
     Raises:
         ValueError: z is no batch of vectors, or the basis does not fit it.
     """
-    if z.ndim != 2:
-        raise ValueError(f"`z` must have the shape (batch, latent) for a Hessian, got {tuple(z.shape)}.")
+    check_vectors(z)
     if basis is None:
         return torch.eye(z.shape[1]).to(z)
     if basis.ndim != 2 or basis.shape[1] != z.shape[1] or basis.shape[0] == 0:
@@ -158,19 +191,35 @@ def basis_rows(z: Tensor, basis: Tensor | None) -> Tensor:
     return basis.to(z)
 
 
-def _entries(
-    evaluate: Evaluator,
-    z: Tensor,
-    steps: Tensor,
-    epsilon: float,
-    chunk_size: int | None,
-    conditions: Conditions,
+def evaluate_around(passes: Passes, z: Tensor, displacements: Tensor, chunk_size: int | None) -> Tensor:
+    """Return G at z + displacement for every row: (rows, batch, *output)."""
+    # The switches are off again before a caller of the iterator goes on.
+    with torch.no_grad(), full_precision(z.device.type):
+        points = z + displacements[:, None]  # (rows, batch, latent)
+        corners = list(passes.at(points, chunk_size=chunk_size))
+        if len(corners[0]) != 1:
+            raise TypeError(
+                f"`G` must return one tensor for a Hessian, got {len(corners[0])}; wrap G to pick one of them."
+            )
+        values = torch.stack([outputs[0] for outputs in corners])
+    check_finite(values, 0)
+    return values
+
+
+def _derivatives(passes: Passes, z: Tensor, directions: Tensor, chunk_size: int | None) -> Iterator[HessianEntry]:
+    # An error of G's own comes from this pass, as it is; a later one is due to the differentiation.
+    evaluate_around(passes, z, torch.zeros_like(directions[:1]), chunk_size)
+    yield from map(HessianEntry._make, autodiff_entries(passes, z, directions, chunk_size))
+
+
+def _differences(
+    passes: Passes, z: Tensor, steps: Tensor, epsilon: float, chunk_size: int | None
 ) -> Iterator[HessianEntry]:
-    (centre,) = _evaluate(evaluate, z, torch.zeros_like(steps[:1]), conditions, chunk_size)
+    (centre,) = evaluate_around(passes, z, torch.zeros_like(steps[:1]), chunk_size)
     at_once = max(1, (chunk_size or 0) // (4 * z.shape[0]))  # entries whose corners share a pass
     for group in torch.split(torch.arange(len(steps)), 2 * at_once):
         corners = torch.stack((steps[group], -steps[group]), dim=1).flatten(0, 1)
-        values = _evaluate(evaluate, z, corners, conditions, chunk_size)
+        values = evaluate_around(passes, z, corners, chunk_size)
         for i, (plus, minus) in zip(group.tolist(), values.reshape(-1, 2, *values.shape[1:]), strict=True):
             yield HessianEntry(i, i, (plus - 2 * centre + minus) / epsilon**2)
     if len(steps) == 1:
@@ -179,26 +228,9 @@ def _entries(
     for group in torch.split(pairs, at_once):
         a, b = steps[group[:, 0]], steps[group[:, 1]]
         corners = torch.stack((a + b, a - b, b - a, -a - b), dim=1).flatten(0, 1)  # (4 * pairs, latent)
-        values = _evaluate(evaluate, z, corners, conditions, chunk_size)
+        values = evaluate_around(passes, z, corners, chunk_size)
         for (i, j), (pp, pm, mp, mm) in zip(group.tolist(), values.reshape(-1, 4, *values.shape[1:]), strict=True):
             yield HessianEntry(i, j, (pp - pm - mp + mm) / (4 * epsilon**2))
-
-
-def _evaluate(
-    evaluate: Evaluator, z: Tensor, displacements: Tensor, conditions: Conditions, chunk_size: int | None
-) -> Tensor:
-    """Return G at z + displacement for every row: (rows, batch, *output)."""
-    # The switches are off again before a caller of the iterator goes on.
-    with torch.no_grad(), full_precision(z.device.type):
-        points = z + displacements[:, None]  # (rows, batch, latent)
-        corners = list(evaluate_corners(evaluate, points, conditions, chunk_size))
-        if len(corners[0]) != 1:
-            raise TypeError(
-                f"`G` must return one tensor for a Hessian, got {len(corners[0])}; wrap G to pick one of them."
-            )
-        values = torch.stack([outputs[0] for outputs in corners])
-    check_finite(values, 0)
-    return values
 
 
 def _matrix_of(entries: Iterator[tuple[int, int, Tensor]]) -> Tensor:

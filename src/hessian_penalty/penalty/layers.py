@@ -1,11 +1,12 @@
 """Activations of named layers of any module, captured by forward hooks."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 
 class _LastLayerReached(BaseException):
@@ -15,7 +16,8 @@ class _LastLayerReached(BaseException):
 def match_layers(G: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Module]:
     """Return the named modules of G that match a glob pattern, such as "synthesis.*.norm".
 
-    `*` also matches dots. G itself (the empty name) never matches.
+    `*` also matches dots. G itself (the empty name) never matches. The wrapper that torch.compile puts around a module
+    has no part in its name.
 
     Raises:
         ValueError: no pattern was given, or a pattern matches nothing; the message lists the names there are.
@@ -27,7 +29,8 @@ def match_layers(G: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Mo
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if not patterns:
         raise ValueError("`layers` holds no pattern; pass None to penalise the outputs of G.")
-    modules = {name: module for name, module in G.named_modules(remove_duplicate=False) if name}
+    modules = {_uncompiled_name(name): module for name, module in G.named_modules(remove_duplicate=False)}
+    modules.pop("")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in modules):
             raise ValueError(
@@ -38,21 +41,35 @@ def match_layers(G: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Mo
     return {name: module for name, module in matched.items() if first_names[module] == name}
 
 
+class Captured(NamedTuple):
+    """An activation, and its version when it was computed: a later in-place operation raises that of the tensor."""
+
+    output: Tensor
+    version: int
+
+    @classmethod
+    def of(cls, output: Tensor) -> "Captured":
+        """Note the present version."""
+        return cls(output, _version(output))
+
+
 class LayerCapture:
     """Runs G and returns the outputs of some of its layers, in the order in which they are computed.
 
     A layer that runs several times in a pass (an activation module shared by blocks, say) gives an output each time;
-    one that does not run (a block that is not grown in yet) gives none. Which do is learned in the first pass, which
-    runs to the end; each later one stops right after the last output. So an object serves one G in one state.
+    one that does not run (a block that is not grown in yet) gives none. Which do is learned in a pass that runs to the
+    end; later ones stop right after the last output.
 
-    Outputs are copied when they are captured, because a following in-place activation would overwrite them.
+    Outputs are not copied, unless an in-place operation that follows (an activation, say) overwrites one: then the pass
+    has to be repeated, for which None is returned, and copies are taken from there on.
+
+    Compiled modules run uncompiled, as a hook that ends a pass cannot be compiled.
 
     Raises:
         TypeError: `G` is no module, or a layer's output is no tensor.
         ValueError: a pattern matches nothing, or none of the layers runs.
 
     >>> capture = LayerCapture(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), "0")
-    >>> import torch
     >>> [tuple(output.shape) for output in capture(torch.zeros(5, 2), {})]
     [(5, 3)]
     """
@@ -65,12 +82,40 @@ class LayerCapture:
             )
         self.G = G
         self.modules = match_layers(G, patterns)
-        self._expected: int | None = None
+        self._copies = False
+        self._stop_after: int | None = None  # outputs in a pass; None while that is not known
+        self._order: list[str] = []  # in which layers ran in the last pass that went to the end
 
-    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor]:
-        """Run one pass and return the activations."""
-        captured: list[Tensor] = []
-        handles: list[RemovableHandle] = []
+    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor] | None:
+        """Run one pass and return the activations, or None if it has to be repeated."""
+        uncompiled = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with uncompiled, self.listen(stop=True) as found:
+            self.G(z, **conditions)
+        if not found:
+            raise ValueError(
+                f"`layers` matches {', '.join(self.modules)}, but none of them runs when G is called; match layers "
+                "that run."
+            )
+        if not intact(found):
+            self._copies = True
+            return None
+        return [captured.output for captured in found]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether G or a module of it was compiled."""
+        return any(_is_compiled(module) for module in self.G.modules())
+
+    def restart(self) -> None:
+        """Prepare for a G that may have changed since: unless every layer ran once, so that none can come later."""
+        if sorted(self._order) != sorted(self.modules):
+            self._stop_after = None
+
+    @contextlib.contextmanager
+    def listen(self, *, stop: bool) -> Iterator[list[Captured]]:
+        """Collect activations while G runs inside the context, which with `stop` ends after the last of them."""
+        found: list[Captured] = []
+        order: list[str] = []
 
         def capture_as(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -79,25 +124,44 @@ class LayerCapture:
                         f"`layers` matches {name!r}, which returns {type(output).__name__}; match layers that return "
                         "one tensor."
                     )
-                captured.append(output.clone())
-                if len(captured) == self._expected:
+                if self._copies or output.is_inference():
+                    output = output.clone()
+                found.append(Captured.of(output))
+                order.append(name)
+                if stop and len(found) == self._stop_after:
                     raise _LastLayerReached
 
             return hook
 
+        handles = [module.register_forward_hook(capture_as(name)) for name, module in self.modules.items()]
         try:
-            for name, module in self.modules.items():
-                handles.append(module.register_forward_hook(capture_as(name)))
-            self.G(z, **conditions)
+            yield found
+            self._order, self._stop_after = order, len(found)
         except _LastLayerReached:
             pass
         finally:
             for handle in handles:
                 handle.remove()
-        if not captured:
-            raise ValueError(
-                f"`layers` matches {', '.join(self.modules)}, but none of them runs when G is called; match layers "
-                "that run."
-            )
-        self._expected = len(captured)
-        return captured
+
+
+def intact(found: list[Captured]) -> bool:
+    """Tell whether no activation was overwritten since it was captured.
+
+    >>> x = torch.ones(2)
+    >>> found = [Captured.of(x)]
+    >>> x.add_(1.0), intact(found)
+    (tensor([2., 2.]), False)
+    """
+    return all(_version(output) == version for output, version in found)
+
+
+def _version(output: Tensor) -> int:
+    return 0 if output.is_inference() else output._version
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _uncompiled_name(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -82,12 +82,42 @@ def probe_steps(
     return epsilon * spread.sqrt() * probes
 
 
-def corner_points(
-    z: Float[Tensor, "batch *latent"], steps: Float[Tensor, "k batch *latent"]
-) -> Float[Tensor, "2*k batch *latent"]:
-    """Return z + steps and z - steps, the two corners of a probe next to each other.
+def draw_groups(
+    z: Float[Tensor, "batch *latent"], groups: str | Tensor, rng: torch.Generator | None = None
+) -> tuple[Float[Tensor, "batch *latent"], int]:
+    r"""Draw one group of latent components for each sample: a mask that is 1 in it, and the number m of groups.
 
-    >>> corner_points(torch.tensor([[1.0]]), torch.tensor([[[0.5]], [[-0.5]]])).flatten()
-    tensor([1.5000, 0.5000, 0.5000, 1.5000])
+    Signs times the mask step in the drawn group alone. With $L_g$ the penalty of the pairs in group g, each sample
+    estimates one $L_g$, so m times the estimate has the mean $\sum_g L_g$: the pairs of components of the same group.
+
+    Args:
+        z: latents.
+        groups: "rows", where each row of (batch, rows, latent) is a group, or a label for each component.
+        rng: generator of the draws.
+
+    Raises:
+        ValueError: "rows" for latents without rows, other words, or labels in another shape than that of one sample.
+
+    >>> mask, m = draw_groups(torch.zeros(1, 4), torch.tensor([7, 7, 8, 8]), torch.Generator().manual_seed(0))
+    >>> mask, m
+    (tensor([[1., 1., 0., 0.]]), 2)
     """
-    return torch.stack((z + steps, z - steps), dim=1).flatten(0, 1)
+    shape = z.shape[1:]
+    if isinstance(groups, str):
+        if groups != "rows" or len(shape) < 2:
+            raise ValueError(
+                f"`groups` must be 'rows', for `z` of the shape (batch, rows, latent), or a tensor of labels, got "
+                f"{groups!r} and the shape {tuple(z.shape)}; leave it out to take all pairs of components."
+            )
+        labels = torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    else:
+        labels = groups
+        if labels.shape != shape or labels.is_floating_point():
+            raise ValueError(
+                f"`groups` must hold one whole number for each component of a sample, the shape {tuple(shape)}, got "
+                f"{labels.dtype} of the shape {tuple(labels.shape)}."
+            )
+    names, labels = labels.to(z.device).unique(return_inverse=True)
+    device = z.device if rng is None else rng.device
+    drawn = torch.randint(0, len(names), (z.shape[0],), generator=rng, device=device).to(z.device)
+    return (labels == drawn.reshape(-1, *[1] * len(shape))).to(z.dtype), len(names)

@@ -21,6 +21,7 @@ class PenaltySettings:
         gradient: "dense" differentiates all evaluations, "sparse" only those of the samples that hold the maxima,
             "auto" is sparse for the max reduction and dense otherwise.
         layers: glob pattern or patterns of named modules whose outputs are penalised instead of G's.
+        groups: "rows" or labels: count only the pairs of components of the same group; None counts all pairs.
         chunk_size: most rows that go through G in one pass; None passes one corner (one batch) at a time.
         scale_free: divide each output's penalty by the variance of that output over the batch, with its gradient.
         scale_epsilon: step by epsilon times the standard deviation of each latent component over the batch.
@@ -37,6 +38,7 @@ class PenaltySettings:
     reduction: str | Callable[[Tensor], Tensor] = "max"
     gradient: str = "auto"
     layers: str | Sequence[str] | None = None
+    groups: str | Tensor | None = None
     chunk_size: int | None = None
     scale_free: bool = False
     scale_epsilon: bool = False

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.progan import ProGANConfig
+from hessian_penalty.penalty.settings import PenaltySettings
 
 SMALLEST = 1e-6  # for settings that must be positive
 
@@ -22,23 +23,26 @@ class PenaltyConfig:
         epsilon: step of the second difference.
         start_kimg: thousands of images before the penalty begins.
         ramp_kimg: thousands of images over which it grows to its full weight, linearly.
+        interval: steps between two penalties; the term is multiplied by it.
     """
 
     weight: float = 0.0
     adaptive: float = 0.0
     layers: tuple[str, ...] = ()
-    reduction: str = "max"
-    scale_free: bool = False
-    k: int = 2
-    epsilon: float = 0.1
+    reduction: str = str(PenaltySettings.reduction)
+    scale_free: bool = PenaltySettings.scale_free
+    k: int = PenaltySettings.k
+    epsilon: float = PenaltySettings.epsilon
     start_kimg: float = 0.0
     ramp_kimg: float = 0.0
+    interval: int = 1
 
     def __post_init__(self) -> None:
         for name in ("weight", "adaptive", "start_kimg", "ramp_kimg"):
             check_number(f"penalty.{name}", getattr(self, name), 0)
         check_number("penalty.k", self.k, 2)
         check_number("penalty.epsilon", self.epsilon, SMALLEST)
+        check_number("penalty.interval", self.interval, 1)
         if self.weight and self.adaptive:
             raise UserError(
                 f"penalty.weight ({self.weight:g}) and penalty.adaptive ({self.adaptive:g}) exclude each other: "

@@ -64,6 +64,7 @@ def make_penalty(config: PenaltyConfig, generator: ProGANGenerator) -> HessianPe
             scale_free=config.scale_free,
             start_kimg=config.start_kimg,
             ramp_kimg=config.ramp_kimg,
+            interval=config.interval,
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"penalty: {error}") from error
@@ -275,7 +276,8 @@ class Trainer:
         self.critic.requires_grad_(False)
         z = self._latents()
         with self.fabric.autocast():
-            scores = self.critic(self.generator(z)).float()
+            images = self.penalty.generate(z, kimg=self.kimg) if self.penalty else self.generator(z)
+            scores = self.critic(images).float()
         loss = generator_loss(scores)
         losses = {"generator_loss": loss.item()}
         self._check(losses)
