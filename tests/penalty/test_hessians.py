@@ -197,6 +197,22 @@ def test_autodiff_refuses_a_wrong_forward_formula_of_the_users_own(dtype):
         hessians(G, randn(2, 3).to(dtype), method="autodiff")
 
 
+class ForwardOnly(torch.autograd.Function):
+    """z^2 without a backward pass."""
+
+    @staticmethod
+    def forward(x):
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
 def in_place(z, buffer=torch.zeros(2, 3, dtype=F64)):  # noqa: B008
     buffer.copy_(z)
     return z * buffer
@@ -207,6 +223,7 @@ def in_place(z, buffer=torch.zeros(2, 3, dtype=F64)):  # noqa: B008
     [
         (nn.functional.silu, "silu_backward"),  # no formula for its derivative's
         (in_place, "in-place operation"),
+        (ForwardOnly.apply, "You must implement either the backward or vjp"),
     ],
 )
 def test_autodiff_refuses_what_has_no_formula(G, reason):

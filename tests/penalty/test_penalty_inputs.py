@@ -8,7 +8,7 @@ from torch import nn
 
 from hessian_penalty.penalty import hessian_penalty
 from hessian_penalty.penalty.conditions import Conditions
-from hessian_penalty.penalty.evaluation import Evaluator, check_latents, evaluate_corners
+from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_latents
 from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.probes import check_probes
 
@@ -185,11 +185,12 @@ def test_sparse_gradient_selects_the_conditions_of_its_samples():
 
 def test_corners_come_in_order_with_their_outputs():
     points = torch.arange(5, dtype=F64)[:, None, None].expand(5, 3, 4)
-    evaluate = Evaluator(lambda z: (z, z[:, :1] * 10), {})
+    passes = Passes(Evaluator(lambda z: (z, z[:, :1] * 10)), points[0], {})
     for chunk_size in (None, 2, 6, 7, 100):
-        corners = list(evaluate_corners(evaluate, points, Conditions({}, {}), chunk_size))
+        corners = list(passes.at(points, chunk_size=chunk_size))
         assert [[tuple(o.shape) for o in outputs] for outputs in corners] == [[(3, 4), (3, 1)]] * 5
         assert [float(outputs[1][0]) for outputs in corners] == [0, 10, 20, 30, 40]
+    assert [len(outputs) for outputs in passes.at(points, most_outputs=1)] == [1] * 5
 
 
 def test_reduced_precision_is_off_inside_and_restored_afterwards():

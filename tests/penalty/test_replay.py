@@ -149,7 +149,7 @@ def networks_with_state():
 def test_buffers_are_as_before(kind, how):
     G = networks_with_state()[kind]
     before = {name: buffer.clone() for name, buffer in G.named_buffers()}
-    identities = {name: buffer for name, buffer in G.named_buffers()}
+    identities = dict(G.named_buffers())
     hessian_penalty(how(G), Z, gradient="dense")
     after = dict(G.named_buffers())
     assert before and all(torch.equal(before[name], after[name]) for name in before)
@@ -204,6 +204,9 @@ def test_buffers_come_back_after_an_error():
     assert torch.equal(G[1].running_mean, before)
 
 
+OWN = np.random.default_rng(0)
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -223,7 +226,7 @@ class Counting(nn.Module):
         (lambda z: z + torch.as_tensor(np.random.rand(len(z), 1)), "it draws from NumPy's global generator"),  # noqa: NPY002
         (lambda z: z * random.random(), "it draws from Python's `random`"),
         (
-            lambda z, own=np.random.default_rng(0): z * own.random(),
+            lambda z: z * OWN.random(),
             "a generator of its own, such as NumPy's, or an attr",
         ),
         (Counting(), "an attribute of it changes with each call"),
@@ -291,7 +294,7 @@ def test_what_a_callable_holds_is_found():
     modules, generators = reachable(lambda z: (G, other, rng))
     assert {G, other} <= set(modules) and generators == [rng]
     assert reachable(torch.nn.functional.interpolate)[0] == []
-    assert reachable(lambda z: later(z))[0] == []  # noqa: F821
+    assert reachable(lambda z: later(z))[0] == []
 
 
 def test_data_is_not_looked_into():

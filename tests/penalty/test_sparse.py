@@ -112,3 +112,35 @@ def test_tied_maxima_give_the_same_value():
     z = torch.zeros(4, 2, dtype=F64)
     probes = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64)[:, None].expand(2, 4, 2)
     torch.testing.assert_close(hessian_penalty(lambda z: z.prod(dim=1), z, probes=probes), torch.tensor(4.0, dtype=F64))
+
+
+def test_samples_are_repeated_only_as_deep_as_they_are_needed():
+    """Sample 1 holds the maximum of the first layer, sample 4 those of the others."""
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = []
+            self.first, self.second, self.third = nn.Identity(), nn.Identity(), nn.Identity()
+            self.weight = nn.Parameter(torch.ones((), dtype=F64))
+
+        def forward(self, z, one, others):
+            self.rows.append([len(z)])
+            x = self.weight * z[:, :1] * z[:, 1:]
+            x = self.first(x * one)
+            self.rows[-1].append(len(z))
+            x = self.second(x / one * others)
+            self.rows[-1].append(len(z))
+            return self.third(x)
+
+    z = torch.zeros(6, 2, dtype=F64)
+    probes = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64)[:, None].expand(2, 6, 2)
+    one, others = torch.ones(2, 6, 1, dtype=F64)
+    one[1], others[4] = 3, 5
+    G = Layers()
+    options = {"layers": ["first", "second", "third"], "probes": probes, "one": one, "others": others}
+    value = hessian_penalty(G, z, **options)
+    torch.testing.assert_close(value, torch.tensor(4.0 * (9 + 25 + 25), dtype=F64))
+    assert G.rows == [[6, 6, 6]] * 4 + [[4], [4, 4, 4]]
+    value.backward()
+    torch.testing.assert_close(G.weight.grad, 2 * value.detach())

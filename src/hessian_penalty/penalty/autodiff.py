@@ -27,7 +27,9 @@ class Differentiator(Evaluator):
     [tensor([4.])]
     """
 
-    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor] | None:
+    def __call__(
+        self, z: Tensor, conditions: Mapping[str, Any], most_outputs: int | None = None
+    ) -> list[Tensor] | None:
         """Run one pass over the rows of z."""
         if z.ndim == 2:
             return super().__call__(z, conditions)
@@ -95,7 +97,6 @@ def _check_against_backward(passes: Passes, z: Tensor, directions: Tensor) -> No
     rng = torch.Generator().manual_seed(0)  # torch's global generator is the caller's
     # A tensor made in inference mode cannot be saved for a backward pass.
     with torch.inference_mode(False), torch.no_grad(), full_precision(z.device.type):
-        z, directions = z.clone(), directions.clone()
         along = torch.randn(1, len(directions), generator=rng, dtype=torch.float64).to(z) @ directions  # (1, latent)
         ((forward,),) = passes.at(_points(z, along, along))  # (batch, *output)
         signs = torch.randint(0, 2, forward.shape, generator=rng).to(forward) * 2 - 1

@@ -37,22 +37,29 @@ class Evaluator:
             [2.]])]
     """
 
-    def __init__(self, G: Callable[..., Any], layers: Any = None) -> None:
-        if isinstance(layers, Mapping):  # TEMPORARY
-            check_conditions(G, layers)
-            layers = None
+    def __init__(self, G: Callable[..., Any], layers: str | Sequence[str] | None = None) -> None:
         self.G = G.module if isinstance(G, DistributedDataParallel) else G
         self.process_group = G.process_group if isinstance(G, DistributedDataParallel) else None
         self.capture = None if layers is None else LayerCapture(getattr(self.G, "_orig_mod", self.G), layers)
 
-    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor] | None:
+    def __call__(
+        self, z: Tensor, conditions: Mapping[str, Any], most_outputs: int | None = None
+    ) -> list[Tensor] | None:
         """Run one pass over the rows of z; None if it has to be repeated (see `LayerCapture`).
+
+        Args:
+            z: latents.
+            conditions: further arguments of G.
+            most_outputs: how many outputs are needed; the pass ends after the last of them where it can.
 
         Raises:
             TypeError: an output is not a floating tensor of at least 32 bits.
             ValueError: an output's first dimension is not the number of rows.
         """
-        outputs = self.capture(z, conditions) if self.capture else as_outputs(self.G(z, **conditions))
+        if self.capture is not None:
+            outputs = self.capture(z, conditions, most_outputs)
+        else:
+            outputs = as_outputs(self.G(z, **conditions))[:most_outputs]
         for index, output in enumerate(outputs or ()):
             _check_output(output, index, rows=z.shape[0])
         return outputs
@@ -98,6 +105,7 @@ class Passes:
         *,
         chunk_size: int | None = None,
         rows: Tensor | None = None,
+        most_outputs: int | None = None,
         require_function: bool = False,
     ) -> Iterator[list[Tensor]]:
         """Yield G's outputs at each corner, in order: for every output a tensor of shape (rows, ...).
@@ -110,6 +118,7 @@ class Passes:
             points: latents, a batch of them (or of some rows) for each corner.
             chunk_size: most rows in a pass, at least one corner; a G that draws random numbers gets one corner.
             rows: the samples of the batch that `points` holds, where it does not hold all.
+            most_outputs: how many outputs are needed, the first ones; None is all.
             require_function: repeat the first pass without a graph, unless that was done before for this G.
 
         Raises:
@@ -121,7 +130,7 @@ class Passes:
         for start in range(0, len(points), corners):
             chunk = points[start : start + corners]
             of_chunk = conditions.repeat(len(chunk))
-            outputs = self._run(chunk.flatten(0, 1), of_chunk)
+            outputs = self._run(chunk.flatten(0, 1), of_chunk, most_outputs)
             if self.draws and len(chunk) > 1:
                 self._replay.forget()  # in one pass each corner got random numbers of its own
                 yield from self.at(points, rows=rows, require_function=require_function)
@@ -143,7 +152,7 @@ class Passes:
             allowed = ROUNDING_ALLOWANCE * torch.finfo(first.dtype).eps / 2 * float(second.abs().max())
             if difference > allowed:
                 raise ValueError(
-                    f"`G` is not a function of `z`: evaluated twice at the same latents, from the same buffers and the "
+                    "`G` is not a function of `z`: evaluated twice at the same latents, from the same buffers and the "
                     f"same random numbers of PyTorch, output {index} differs by up to {difference:.3g}. Most likely "
                     f"{self._cause(z, conditions)}: draw with PyTorch's generators, or pass what changes as an argument."
                 )
@@ -164,14 +173,16 @@ class Passes:
             "counter, a cache, an average that is no buffer)"
         )
 
-    def _run(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor]:
+    def _run(self, z: Tensor, conditions: Mapping[str, Any], most_outputs: int | None = None) -> list[Tensor]:
         with self._replay.one_pass():
-            outputs = self._evaluate(z, conditions)
+            outputs = self._evaluate(z, conditions, most_outputs)
         if outputs is None:
             self._replay.forget()
             with self._replay.one_pass():
-                outputs = self._evaluate(z, conditions)
+                outputs = self._evaluate(z, conditions, most_outputs)
         assert outputs is not None  # copies cannot be overwritten
+        if most_outputs is not None:
+            return outputs
         if self._count not in (None, len(outputs)):
             raise ValueError(
                 f"`G` must return as many outputs in every pass, got {self._count} and then {len(outputs)}; hold the "
@@ -284,11 +295,3 @@ def _foreign_generators() -> dict[str, Callable[[], Any]]:
     if numpy is not None:
         sources["NumPy's global generator"] = lambda: repr(numpy.random.get_state(legacy=False))
     return sources
-
-
-def evaluate_corners(evaluate: Any, points: Any, conditions: Any, chunk_size: Any = None) -> Any:  # TEMPORARY
-    batch = points.shape[1]
-    per = 1 if chunk_size is None else max(1, chunk_size // batch)
-    for chunk in torch.split(points, per):
-        outputs = evaluate(chunk.flatten(0, 1), conditions.repeat(len(chunk)))
-        yield from map(list, zip(*(o.reshape(-1, batch, *o.shape[1:]) for o in outputs), strict=True))

@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -61,15 +63,22 @@ class Corners:
     epsilon: float
     known: list[Tensor] | None = None
 
-    def outputs(self, *, chunk_size: int | None, require_function: bool = False) -> Iterator[list[Tensor]]:
-        """Yield G's outputs at each corner, in order."""
-        if self.known is None:
-            yield from self.passes.at(self.points, chunk_size=chunk_size, require_function=require_function)
-            return
-        at = self.form.known_corner
-        others = [index for index in range(len(self.points)) if index != at]
-        found = self.passes.at(self.points[others], chunk_size=chunk_size, require_function=require_function)
-        for _ in range(at):
-            yield next(found)
-        yield list(self.known)
+    def outputs(
+        self,
+        *,
+        chunk_size: int | None,
+        rows: Tensor | None = None,
+        most_outputs: int | None = None,
+        require_function: bool = False,
+    ) -> Iterator[list[Tensor]]:
+        """Yield G's outputs at each corner, in order, for some rows of the batch or all; see `Passes.at`."""
+        points, at = self.points if rows is None else self.points[:, rows], self.form.known_corner
+        if self.known is not None:
+            points = torch.cat((points[:at], points[at + 1 :]))
+        found = self.passes.at(
+            points, chunk_size=chunk_size, rows=rows, most_outputs=most_outputs, require_function=require_function
+        )
+        if self.known is not None:
+            yield from islice(found, at)
+            yield [output if rows is None else output[rows] for output in self.known[:most_outputs]]
         yield from found

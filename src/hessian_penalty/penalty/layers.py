@@ -86,10 +86,10 @@ class LayerCapture:
         self._stop_after: int | None = None  # outputs in a pass; None while that is not known
         self._order: list[str] = []  # in which layers ran in the last pass that went to the end
 
-    def __call__(self, z: Tensor, conditions: Mapping[str, Any]) -> list[Tensor] | None:
-        """Run one pass and return the activations, or None if it has to be repeated."""
+    def __call__(self, z: Tensor, conditions: Mapping[str, Any], most: int | None = None) -> list[Tensor] | None:
+        """Run one pass and return the activations, the first `most` of them, or None if it has to be repeated."""
         uncompiled = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
-        with uncompiled, self.listen(stop=True) as found:
+        with uncompiled, self.listen(stop_after=self._stop_after if most is None else most) as found:
             self.G(z, **conditions)
         if not found:
             raise ValueError(
@@ -112,8 +112,8 @@ class LayerCapture:
             self._stop_after = None
 
     @contextlib.contextmanager
-    def listen(self, *, stop: bool) -> Iterator[list[Captured]]:
-        """Collect activations while G runs inside the context, which with `stop` ends after the last of them."""
+    def listen(self, *, stop_after: int | None = None) -> Iterator[list[Captured]]:
+        """Collect activations while G runs inside the context, which ends after so many of them."""
         found: list[Captured] = []
         order: list[str] = []
 
@@ -128,7 +128,7 @@ class LayerCapture:
                     output = output.clone()
                 found.append(Captured.of(output))
                 order.append(name)
-                if stop and len(found) == self._stop_after:
+                if len(found) == stop_after:
                     raise _LastLayerReached
 
             return hook

@@ -69,7 +69,7 @@ def record(
         result = G(z, **conditions)
         found = [Captured.of(output) for output in as_outputs(result)]
     else:
-        with capture.listen(stop=False) as found:
+        with capture.listen() as found:
             result = G(z, **conditions)
     return result, Recorded(Captured.of(z), dict(conditions), found, replay.before(), _versions(evaluate.G))
 

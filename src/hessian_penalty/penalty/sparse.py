@@ -18,7 +18,8 @@ def sparse_maxima(corners: Corners, chunk_size: int | None = None) -> list[Float
     r"""Return the largest element penalty of every output of G, differentiable, or None if that cannot be had this way.
 
     Only one element of one sample carries the gradient of a maximum. So all corners are evaluated without a graph, and
-    then those samples alone (at most one for each output) once more with it. Value and gradient are those of the dense
+    then those samples alone (at most one for each output) once more with it, as far as the output that each is needed
+    for. Value and gradient are those of the dense
     form whenever the samples of a batch do not influence each other and the maximum is unique. That is checked: where
     the second evaluation does not give the same maxima (batch normalisation in training mode, say), the answer is None.
     So it is where G draws random numbers, of which one sample alone would not get its own.
@@ -39,20 +40,7 @@ def sparse_maxima(corners: Corners, chunk_size: int | None = None) -> list[Float
         outputs = chain([first], outputs)
         del first
         peaks = [_peak(corners, gathered, index) for index, gathered in enumerate(form.gather(outputs, corners.k))]
-    samples = sorted({peak.sample for peak in peaks})
-    rows = torch.tensor(samples, device=corners.points.device)
-    again = form.gather(
-        passes.at(
-            corners.points[:, rows],
-            chunk_size=chunk_size or corners.points.shape[1],  # by default no more rows in a pass than before
-            rows=rows,
-        ),
-        corners.k,
-    )
-    maxima = []
-    for gathered, peak in zip(again, peaks, strict=True):
-        row = samples.index(peak.sample)
-        maxima.append(form.elements([part[row : row + 1] for part in gathered], corners.epsilon).max())
+    maxima = [of_output for _, of_output in sorted(_repeat(corners, peaks, chunk_size).items())]
     doubtful = [
         index
         for index, (maximum, peak) in enumerate(zip(maxima, peaks, strict=True))
@@ -66,6 +54,26 @@ def sparse_maxima(corners: Corners, chunk_size: int | None = None) -> list[Float
             allowed = 0.5 * RELATIVE_TOLERANCE * math.sqrt(peaks[index].value) + rounding
             if _distance(maxima[index], peaks[index]) > allowed:
                 return None
+    return maxima
+
+
+def _repeat(corners: Corners, peaks: list["_Peak"], chunk_size: int | None) -> dict[int, Tensor]:
+    """Return the maximum of every output with its graph, from passes that end where nothing more is needed."""
+    deepest = {peak.sample: index for index, peak in enumerate(peaks)}  # the last output that a sample is needed for
+    maxima = {}
+    for last in sorted(set(deepest.values())):
+        samples = [sample for sample, index in deepest.items() if index == last]
+        rows = torch.tensor(samples, device=corners.points.device)
+        outputs = corners.outputs(
+            chunk_size=chunk_size or corners.points.shape[1],  # by default no more rows in a pass than before
+            rows=rows,
+            most_outputs=last + 1,
+        )
+        for index, gathered in enumerate(corners.form.gather(outputs, corners.k)):
+            if peaks[index].sample in samples:
+                row = samples.index(peaks[index].sample)
+                of_sample = [part[row : row + 1] for part in gathered]
+                maxima[index] = corners.form.elements(of_sample, corners.epsilon).max()
     return maxima
 
 
