@@ -255,7 +255,8 @@ def autoencoder_record(networks, images, settings):
     code = encoder(images)
     spread = code.std(dim=0)
     inner = decoder[: list(dict(decoder.named_children())).index(INNER) + 1](code)
-    energy = hessian_energy(lambda w: decoder(w * spread), code[:64] / spread)
+    variance = decoder(code).var(dim=0).mean()
+    energy = hessian_energy(lambda w: decoder(w * spread), code[:64] / spread) / variance
 
     def penalty(**settings):
         rng = torch.Generator().manual_seed(0)
@@ -265,9 +266,11 @@ def autoencoder_record(networks, images, settings):
         "penalty": penalty(**settings),
         "scale_free_penalty": penalty(**BOTH, layers=settings.get("layers")),
         "code_std": float(spread.mean()),
-        "output_std": float(decoder(code).var(dim=0).mean().sqrt()),
+        "output_std": float(variance.sqrt()),
         "inner_std": float(inner.var(dim=0).mean().sqrt()),
         "error": float((decoder(code) - images).square().mean()),
+        "diagonal": float(energy.diagonal().sum()),
+        "off_diagonal": float(energy.sum() - energy.diagonal().sum()),
         "off_diagonal_share": off_diagonal_share(energy),
     }
 
@@ -317,8 +320,8 @@ def autoencoders(seed, keep):
     train_autoencoder(networks, images, held_out, seed)
     record = {"seed": seed, "arms": []}
     print("| arm | weight | its penalty | scale-free penalty | std of the code | std of the images | std of inner |"
-          " error | share |")  # fmt: skip
-    print("|---" * 9 + "|")
+          " error | squared entries off the diagonal | on it | share |")  # fmt: skip
+    print("|---" * 11 + "|")
     for name, settings in AUTOENCODERS.items():
         found = train_autoencoder(copy.deepcopy(networks), images, held_out, seed + 1, **settings)
         record["arms"].append({"arm": name, **found})
@@ -341,6 +344,8 @@ def autoencoder_row(arm):
         change("output_std", "3f"),
         change("inner_std", "2f"),
         change("error", "4f"),
+        change("off_diagonal", "2f"),
+        change("diagonal", "2f"),
         change("off_diagonal_share", "3f"),
     ]) + " |"  # fmt: skip
 

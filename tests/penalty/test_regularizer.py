@@ -191,6 +191,16 @@ def test_coupled_samples_are_tried_sparsely_once_only():
     resumed(randn(6, 4))
 
 
+def test_gradients_accumulate_over_parts_of_a_batch(blocks):
+    z, probes = randn(8, 4), randn(2, 8, 4, seed=1).sign()
+    whole = torch.autograd.grad(hessian_penalty(blocks, z, probes=probes, reduction="mean"), blocks.blocks.parameters())
+    blocks.zero_grad()
+    for part in range(2):
+        rows = slice(4 * part, 4 * part + 4)
+        (hessian_penalty(blocks, z[rows], probes=probes[:, rows], reduction="mean") / 2).backward()
+    torch.testing.assert_close([p.grad for p in blocks.blocks.parameters()], list(whole))
+
+
 def test_gradient_norm_ignores_parameters_out_of_reach():
     a, b = torch.tensor([3.0], requires_grad=True), torch.tensor([4.0], requires_grad=True)
     assert gradient_norm((2 * a).sum(), [a, b]) == 2.0

@@ -154,7 +154,8 @@ class Passes:
                 raise ValueError(
                     "`G` is not a function of `z`: evaluated twice at the same latents, from the same buffers and the "
                     f"same random numbers of PyTorch, output {index} differs by up to {difference:.3g}. Most likely "
-                    f"{self._cause(z, conditions)}: draw with PyTorch's generators, or pass what changes as an argument."
+                    f"{self._cause(z, conditions)}: draw with PyTorch's generators, or pass what changes as an "
+                    "argument."
                 )
         _remember(G)
 
