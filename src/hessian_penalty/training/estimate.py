@@ -1,5 +1,6 @@
 """What a run would cost: a few real steps, timed, and the memory they took."""
 
+import math
 import resource
 import sys
 import time
@@ -58,16 +59,17 @@ def estimate(
 ) -> Estimate:
     """Run the configuration's own steps on noise for about `seconds` and extrapolate to `total_kimg`.
 
-    The penalty is measured at its full weight, whatever its start and ramp. A run with R1 every i-th step is timed
-    over whole cycles of i.
+    The penalty is measured at its full weight, whatever its start and ramp. Terms that come every i-th step,
+    R1 and the penalty, are timed over whole cycles.
     """
     full = replace(config, penalty=replace(config.penalty, start_kimg=0.0, ramp_kimg=0.0))
     generator = config.generator
     shape = (config.batch_size, generator.image_channels, generator.resolution, generator.resolution)
     trainer = Trainer(full, _RandomImages(shape), accelerator=accelerator, precision=precision)
     trainer.step()  # allocation and warm-up, with R1: the first step has it
+    cycle = math.lcm(config.r1_interval, config.penalty.interval)
     start, steps = time.perf_counter(), 0
-    while steps == 0 or steps % config.r1_interval or time.perf_counter() - start < seconds:
+    while steps == 0 or steps % cycle or time.perf_counter() - start < seconds:
         trainer.step()
         steps += 1
     rate = steps * config.batch_size / (time.perf_counter() - start)
