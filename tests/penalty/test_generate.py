@@ -197,6 +197,24 @@ def test_random_numbers_and_buffers_of_the_recorded_pass_are_replayed():
     torch.testing.assert_close(value, expected)
 
 
+def test_coupled_samples_go_dense_with_the_recorded_pass():
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)).double()
+    z = randn(6, 4)
+    penalty = HessianPenalty(G, weight=1.0)
+    for attempt in range(2):
+        penalty.generate(z)
+        if attempt == 0:
+            with pytest.warns(UserWarning, match="influence each other"):
+                value = penalty(z, rng=seeded())
+        else:
+            value = penalty(z, rng=seeded())
+        probes = signs(z, 2, seeded())
+        expected = hessian_penalty(G, z + 0.1 * probes[0], probes=probes, gradient="dense")
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(parameter_gradients(value, G), parameter_gradients(expected, G))
+
+
 def test_nothing_is_recorded_where_the_penalty_is_not_due(G):
     z = randn(6, 4)
     for penalty, kimg in (

@@ -183,6 +183,16 @@ def test_buffers_that_G_replaces_come_back():
     torch.testing.assert_close(value, hessian_penalty(lambda z: z.prod(dim=1), Z, probes=PROBES, reduction="mean"))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_buffers_of_a_script_module_come_back():
+    G = networks_with_state()["batch norm"]
+    scripted = torch.jit.script(G)
+    expected = hessian_penalty(G, Z, probes=PROBES, reduction="mean")
+    torch.testing.assert_close(hessian_penalty(scripted, Z, probes=PROBES, reduction="mean"), expected)
+    assert all(torch.equal(a, b) for a, b in zip(scripted.buffers(), G.buffers(), strict=True))
+    assert int(G[1].num_batches_tracked) == 0
+
+
 def test_restoring_does_not_break_the_graph_of_the_main_loss():
     G = networks_with_state()["batch norm"].eval()  # evaluation mode keeps the running statistics for backward
     main_loss = G(Z).square().mean()

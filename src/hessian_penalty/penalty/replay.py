@@ -54,7 +54,7 @@ class Replay:
         self, G: Callable[..., Any], conditions: Mapping[str, Any], device: torch.device, start: State | None = None
     ) -> None:
         modules, generators = reachable(G, conditions)
-        self._buffers = [(module, name) for module in modules for name in module._buffers]
+        self._modules = modules
         self._random = _switches(device, generators)
         self._now = self._state()
         self._start = start if start is not None else self._now
@@ -62,11 +62,11 @@ class Replay:
         self.draws = start is not None and start.draws
 
     def _state(self) -> State:
-        buffers = []
-        for module, name in self._buffers:
-            buffer = module._buffers[name]
-            if buffer is not None:
-                buffers.append((module, name, buffer, buffer.detach().clone()))
+        buffers = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in self._modules
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
         return State(self._random_states(), buffers)
 
     @contextmanager
@@ -126,7 +126,8 @@ def _same(states: list[Tensor], others: list[Tensor]) -> bool:
 
 def _restore(state: State) -> None:
     for module, name, buffer, copy in state.buffers:
-        module._buffers[name] = buffer
+        if getattr(module, name) is not buffer:
+            setattr(module, name, buffer)
         expanded = any(n > 1 and s == 0 for n, s in zip(buffer.shape, buffer.stride(), strict=True))
         if not expanded and not buffer.is_inference():  # those cannot be written in place
             # Through `.data`, as the version of a buffer in the graph of the main loss must not change.

@@ -19,10 +19,10 @@ def sparse_maxima(corners: Corners, chunk_size: int | None = None) -> list[Float
 
     Only one element of one sample carries the gradient of a maximum. So all corners are evaluated without a graph, and
     then those samples alone (at most one for each output) once more with it, as far as the output that each is needed
-    for. Value and gradient are those of the dense
-    form whenever the samples of a batch do not influence each other and the maximum is unique. That is checked: where
-    the second evaluation does not give the same maxima (batch normalisation in training mode, say), the answer is None.
-    So it is where G draws random numbers, of which one sample alone would not get its own.
+    for. Value and gradient are those of the dense form whenever the samples of a batch do not influence each other and
+    the maximum is unique. That is checked: where the second evaluation does not give the same maxima (batch
+    normalisation in training mode, say), the answer is None. So it is where G draws random numbers, of which one sample
+    alone would not get its own.
 
     The two maxima $a$, $b$ may differ by $10^{-3}$ relative plus rounding, for which the roots are compared:
     $|\sqrt a - \sqrt b| \le \tfrac12 10^{-3} \sqrt b + 32 r$ with r the rounding of the form; that of a second
