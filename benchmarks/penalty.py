@@ -181,7 +181,7 @@ def compare_given_images(reduction: str, batch: int, rounds: int) -> float:
     alone, theirs, ours = times.values()
     ratio = statistics.median((b - a) / (c - a) for a, b, c in zip(alone, theirs, ours, strict=True))
     print(
-        f"  batch {batch}, given G(z): {ratio:.2f} times less is added than by the textbook form (variance written out)",
+        f"  batch {batch}, given G(z): {ratio:.2f} times less is added than by the textbook form, written out",
         flush=True,
     )
     return round(ratio, 2)

@@ -44,10 +44,10 @@ def is_full_precision(device_type: str) -> bool:
     ...     is_full_precision("cpu")
     False
     """
-    if torch.is_autocast_enabled(device_type) or torch.get_float32_matmul_precision() != "highest":
+    if torch.is_autocast_enabled(device_type) or _read(torch.get_float32_matmul_precision) != "highest":
         return False
     if device_type != "cpu":
-        return all(getattr(owner, name) in (exact, "none") for owner, name, exact in _fine_switches())
+        return all(_read(partial(getattr, *switch[:2])) in (switch[2], "none") for switch in _fine_switches())
     mkldnn: Any = torch.backends.mkldnn
     operators = (mkldnn.matmul, mkldnn.conv, mkldnn.rnn) if hasattr(mkldnn, "conv") else ()
     return all(operator.fp32_precision in ("ieee", "none") for operator in operators)

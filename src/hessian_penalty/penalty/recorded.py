@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hessian_penalty.penalty.evaluation import Evaluator, as_outputs
 from hessian_penalty.penalty.layers import Captured, intact
 from hessian_penalty.penalty.precision import is_full_precision
+from hessian_penalty.penalty.reachable import reachable
 from hessian_penalty.penalty.replay import Replay, State
 
 
@@ -22,14 +23,16 @@ class Recorded:
         conditions: the further arguments.
         captured: the outputs, each with its version.
         start: random numbers and buffers before the pass.
-        parameters: version of each parameter.
+        parameters: identity and version of each parameter, and whether each module is in training mode.
+        with_graph: whether gradients were on.
     """
 
     z: Captured
     conditions: Mapping[str, Any]
     captured: list[Captured]
     start: State
-    parameters: list[int]
+    parameters: list[tuple[int, int]]
+    with_graph: bool
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -44,12 +47,8 @@ class Recorded:
             and conditions.keys() == self.conditions.keys()
             and all(conditions[name] is value for name, value in self.conditions.items())
             and _versions(evaluate.G) == self.parameters
-            and (not torch.is_grad_enabled() or self._has_graph(evaluate.G))
+            and (self.with_graph or not torch.is_grad_enabled())
         )
-
-    def _has_graph(self, G: Callable[..., Any]) -> bool:
-        trainable = isinstance(G, nn.Module) and any(parameter.requires_grad for parameter in G.parameters())
-        return not trainable or any(captured.output.requires_grad for captured in self.captured)
 
 
 def record(
@@ -71,8 +70,14 @@ def record(
     else:
         with capture.listen() as found:
             result = G(z, **conditions)
-    return result, Recorded(Captured.of(z), dict(conditions), found, replay.before(), _versions(evaluate.G))
+    if not found:  # the layers ran inside a compiled module, past the hooks
+        return result, None
+    return result, Recorded(
+        Captured.of(z), dict(conditions), found, replay.before(), _versions(evaluate.G), torch.is_grad_enabled()
+    )
 
 
-def _versions(G: Callable[..., Any]) -> list[int]:
-    return [parameter._version for parameter in G.parameters()] if isinstance(G, nn.Module) else []
+def _versions(G: Callable[..., Any]) -> list[tuple[int, int]]:
+    modules, _ = reachable(G)
+    parameters = [(id(p), p._version) for module in modules for p in module.parameters(recurse=False)]
+    return parameters + [(id(module), int(module.training)) for module in modules]

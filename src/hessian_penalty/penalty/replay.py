@@ -65,7 +65,7 @@ class Replay:
         buffers = [
             (module, name, buffer, buffer.detach().clone())
             for module in self._modules
-            for name, buffer in module.named_buffers(recurse=False)
+            for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
         return State(self._random_states(), buffers)
 
