@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from hessian_penalty.penalty import HessianPenalty, hessian_energy, hessian_penalty
+from hessian_penalty.penalty import HessianPenalty, hessian_energy, hessian_entries, hessian_penalty
 from hessian_penalty.penalty.reachable import reachable
 
 F64 = torch.float64
@@ -313,3 +313,88 @@ def test_data_is_not_looked_into():
             raise AssertionError("looked into")
 
     assert reachable([Endless({i: i for i in range(2000)})]) == ([], [])
+
+
+class Advancing(nn.Module):
+    """A buffer that is advanced in place and then used: a fade-in counter."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+        self.register_buffer("alpha", torch.ones((), dtype=F64))
+
+    def forward(self, z):
+        self.alpha.mul_(0.5)
+        return self.net(z) * self.alpha
+
+
+@pytest.mark.parametrize("options", [{"gradient": "sparse"}, {"gradient": "dense"}, {"reduction": "mean"}])
+def test_gradient_through_a_buffer_that_each_pass_advances(options):
+    G = Advancing()
+    value = hessian_penalty(G, Z, probes=PROBES, **options)
+    expected = hessian_penalty(lambda z: G.net(z) * 0.5, Z, probes=PROBES, **options)
+    gradients = [torch.autograd.grad(loss, G.parameters(), allow_unused=True) for loss in (value, expected)]
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*gradients)
+    assert G.alpha == 1
+
+
+def test_the_main_loss_can_go_back_after_the_penalty():
+    G = Advancing()
+    main_loss = G(Z).square().mean()
+    hessian_penalty(G, Z, reduction="mean")
+    main_loss.backward()
+    assert G.net[0].weight.grad.abs().max() > 0
+
+
+def test_a_result_that_is_a_buffer_survives():
+    class Writing(Advancing):
+        def forward(self, z):
+            self.alpha = torch.zeros(len(z), 2, dtype=F64)
+            self.alpha.copy_(self.net(z))
+            return self.alpha
+
+    G = Writing()
+    with torch.no_grad():
+        value = hessian_penalty(G, Z, probes=PROBES)
+        torch.testing.assert_close(value, hessian_penalty(G.net, Z, probes=PROBES))
+
+
+def test_tied_and_empty_buffers_come_back_as_they_were():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            shared = torch.ones((), dtype=F64)
+            self.register_buffer("a", shared)
+            self.register_buffer("b", shared)
+            self.register_buffer("cache", None)
+
+        def forward(self, z):
+            self.cache = z.detach()
+            self.a.mul_(2)
+            return z.prod(dim=1) * self.b
+
+    G = Tied()
+    value = hessian_penalty(G, Z, probes=PROBES, reduction="mean")
+    torch.testing.assert_close(value, hessian_penalty(lambda z: 2 * z.prod(dim=1), Z, probes=PROBES, reduction="mean"))
+    assert G.a is G.b and G.a == 1 and G.cache is None
+
+
+def test_latents_that_G_writes_over_stay():
+    z = Z.clone()
+    value = hessian_penalty(lambda z: z.mul_(2).prod(dim=1), z, probes=PROBES, reduction="mean")
+    torch.testing.assert_close(
+        value, hessian_penalty(lambda z: (2 * z).prod(dim=1), Z, probes=PROBES, reduction="mean")
+    )
+    assert torch.equal(z, Z)
+
+
+def test_random_numbers_of_the_caller_between_entries_do_not_matter():
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 1)).double()
+    entries = hessian_entries(G, Z)
+    torch.randn(3)
+    for entry in entries:
+        torch.randn(3)
+        assert entry.values.abs().max() < 1e-10

@@ -176,11 +176,11 @@ class Passes:
 
     def _run(self, z: Tensor, conditions: Mapping[str, Any], most_outputs: int | None = None) -> list[Tensor]:
         with self._replay.one_pass():
-            outputs = self._evaluate(z, conditions, most_outputs)
+            outputs = self._evaluate(z.clone(), conditions, most_outputs)  # G may write over its latents
         if outputs is None:
             self._replay.forget()
             with self._replay.one_pass():
-                outputs = self._evaluate(z, conditions, most_outputs)
+                outputs = self._evaluate(z.clone(), conditions, most_outputs)
         assert outputs is not None  # copies cannot be overwritten
         if most_outputs is not None:
             return outputs

@@ -64,16 +64,25 @@ def record(
     if not is_full_precision(z.device.type) or (capture is not None and capture.compiled):
         return G(z, **conditions), None
     replay = Replay(evaluate.G, conditions, z.device)
+    start = replay.state()
     if capture is None:
         result = G(z, **conditions)
-        found = [Captured.of(output) for output in as_outputs(result)]
+        outputs = as_outputs(result)
+        if not all(isinstance(output, Tensor) for output in outputs):  # the penalty will say so
+            return result, None
+        found = [Captured.of(output) for output in outputs]
     else:
         with capture.listen() as found:
             result = G(z, **conditions)
     if not found:  # the layers ran inside a compiled module, past the hooks
         return result, None
     return result, Recorded(
-        Captured.of(z), dict(conditions), found, replay.before(), _versions(evaluate.G), torch.is_grad_enabled()
+        Captured.of(z),
+        dict(conditions),
+        found,
+        replay.after_pass(start),
+        _versions(evaluate.G),
+        torch.is_grad_enabled(),
     )
 
 
