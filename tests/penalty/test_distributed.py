@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hessian_penalty.penalty import HessianPenalty, hessian_penalty
+from hessian_penalty.penalty.evaluation import Evaluator
 
 F64 = torch.float64
 WORLD = 2
@@ -28,6 +29,18 @@ def make():
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.Tanh()).double()
 
 
+class FabricLike(nn.Module):
+    """Wraps as Lightning Fabric does: its forward pass runs in lower precision."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._forward_module = module
+
+    def forward(self, z):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self._forward_module(z).to(z.dtype)
+
+
 def share(tensor, rank, dim=0):
     return tensor.chunk(WORLD, dim=dim)[rank]
 
@@ -40,9 +53,15 @@ def work(rank, folder):
         "dense": {"gradient": "dense"},
         "mean": {"reduction": "mean"},
         "layers": {"layers": ["1", "3"]},
+        "compiled": {},
+        "fabric": {},
     }.items():
         G = make()
         parallel = DistributedDataParallel(G)
+        if name == "compiled":
+            parallel = torch.compile(parallel, backend="eager")
+        if name == "fabric":
+            parallel = FabricLike(parallel)
         z = share(Z, rank)
         main_loss = parallel(z).square().mean()
         penalty = hessian_penalty(parallel, z, probes=share(PROBES, rank, dim=1), **options)
@@ -60,6 +79,8 @@ def work(rank, folder):
         G.zero_grad()
         loss.backward()
     found["weight"] = adaptive.last_weight
+    synced = DistributedDataParallel(nn.Sequential(nn.Linear(4, 3), nn.SyncBatchNorm(3)))
+    found["synchronises"] = [Evaluator(synced).synchronises, Evaluator(parallel).synchronises]
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -85,6 +106,8 @@ def found(tmp_path_factory):
         ("dense", {"gradient": "dense"}),
         ("mean", {"reduction": "mean"}),
         ("layers", {"layers": ["1", "3"]}),
+        ("compiled", {}),
+        ("fabric", {}),
     ],
 )
 def test_two_processes_agree_with_one(found, name, options):
@@ -98,6 +121,11 @@ def test_two_processes_agree_with_one(found, name, options):
         torch.testing.assert_close(values, [penalty.detach()] * WORLD)
     for of_process in found:
         torch.testing.assert_close(of_process[name][1], [parameter.grad for parameter in G.parameters()])
+
+
+@pytest.mark.slow
+def test_batch_statistics_over_all_processes_need_as_many_passes_in_each(found):
+    assert [of_process["synchronises"] for of_process in found] == [[True, False]] * WORLD
 
 
 @pytest.mark.slow

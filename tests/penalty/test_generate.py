@@ -146,6 +146,40 @@ def test_a_pass_that_does_not_fit_is_not_used(G, change):
     torch.testing.assert_close(penalty(z, rng=seeded(), **conditions), expected)
 
 
+@pytest.mark.parametrize("change", ["parameters stepped", "mode", "without graph"])
+def test_a_pass_through_a_function_is_checked_as_well(blocks, change):
+    net = nn.Sequential(blocks, nn.Dropout(0.5))
+    penalty = HessianPenalty(lambda z: net(z), weight=1.0, reduction="mean")
+    z = randn(6, 4)
+    net.train(change == "mode")
+    with torch.set_grad_enabled(change != "without graph"):
+        penalty.generate(z)
+    net.eval()
+    if change == "parameters stepped":
+        with torch.no_grad():
+            blocks.head.weight.mul_(2.0)
+    value = penalty(z, rng=seeded())
+    expected = hessian_penalty(blocks, z, reduction="mean", rng=seeded())
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(parameter_gradients(value, blocks), parameter_gradients(expected, blocks))
+
+
+def test_switches_that_disagree_do_not_break_the_recording(blocks):
+    """After the finer switches are set apart, PyTorch refuses to read the coarse one."""
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has no switch for each operator")
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        penalty = HessianPenalty(blocks, weight=1.0)
+        z = randn(6, 4)
+        penalty.generate(z)
+        assert penalty(z) > 0
+    finally:
+        matmul.fp32_precision = before
+
+
 def test_a_pass_without_graph_is_not_used_for_a_gradient(G):
     z = randn(6, 4)
     penalty = HessianPenalty(G, weight=1.0, reduction="mean")

@@ -46,7 +46,17 @@ def test_pairs_across_groups_do_not_count():
     assert hessian_penalty(across, z) > 1
 
 
-def test_sparse_equals_dense_and_generate_takes_groups():
+def test_a_callable_reduction_sees_the_penalties_of_all_groups():
+    G, _ = quadratic((3, 4))
+    z = torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    elements, reduced = (
+        hessian_penalty(G, z, groups="rows", reduction=how, rng=torch.Generator().manual_seed(1))
+        for how in ("none", lambda e: e.square().mean())
+    )
+    torch.testing.assert_close(reduced, elements.square().mean())
+
+
+def test_sparse_equals_dense():
     G, _ = quadratic((3, 4))
     z = torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
     values = [

@@ -55,6 +55,16 @@ def test_adaptive_weight_is_measured_where_the_penalty_is_evaluated(blocks):
     assert weights[0] == weights[2] != weights[4] == weights[6] != weights[8]
 
 
+def test_a_value_for_validation_is_no_step(blocks):
+    penalty = HessianPenalty(blocks, interval=2)
+    values = []
+    for _ in range(4):
+        values.append(bool(penalty(randn(4, 4)) > 0))
+        with torch.no_grad():
+            assert penalty(randn(4, 4)) > 0
+    assert values == [True, False, True, False]
+
+
 def test_state_goes_on_exactly(blocks):
     whole = HessianPenalty(blocks, interval=3)
     expected = [whole(randn(4, 4), rng=seeded()).item() for _ in range(8)]

@@ -258,9 +258,10 @@ def test_a_generator_is_checked_once():
         calls.clear()
         hessian_penalty(G, Z, reduction="mean")
         assert calls == expected
-    for index in range(2):  # a new lambda each time, but the same code
+    net = nn.Linear(4, 2).double()
+    for index in range(2):  # a new lambda each time, but the same code and module
         calls.clear()
-        hessian_penalty(lambda z: G(z), Z, reduction="mean")
+        hessian_penalty(lambda z: calls.append(1) or net(z), Z, reduction="mean")
         assert len(calls) == (5 if index == 0 else 4)
     penalty = HessianPenalty(G, reduction="mean")
     calls.clear()
@@ -398,3 +399,51 @@ def test_random_numbers_of_the_caller_between_entries_do_not_matter():
     for entry in entries:
         torch.randn(3)
         assert entry.values.abs().max() < 1e-10
+
+
+def test_the_same_code_over_something_else_is_checked_again():
+    def make(draw):
+        return lambda z: z.prod(dim=1) + draw()
+
+    hessian_penalty(make(lambda: 0.0), Z, reduction="mean")
+    with pytest.raises(ValueError, match="not a function of `z`"):
+        hessian_penalty(make(OWN.random), Z, reduction="mean")
+
+
+def test_modules_in_lists_nested_functions_and_callable_classes_are_found():
+    class Hiding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden = [nn.BatchNorm1d(4)]
+
+    hiding = Hiding()
+    assert hiding.hidden[0] in reachable(hiding)[0]
+    assert NET in reachable(lambda z: [NET(row[None]) for row in z])[0]
+    assert NET in reachable(lambda z: (lambda x: NET(x))(z))[0]
+
+    class Caller:
+        def __call__(self, z):
+            return NET(z)
+
+    assert NET in reachable(Caller())[0]
+
+
+NET = nn.Linear(4, 4)
+
+
+def test_proxies_and_much_data_do_no_harm():
+    class Proxy:
+        @property
+        def __class__(self):
+            raise RuntimeError("outside of a context")
+
+    class Trainer:
+        def __init__(self):
+            self.G = NET
+            self.table = {i: [[1.0] * 900 for _ in range(900)] for i in range(3)}
+            self.proxy = Proxy()
+
+        def generate(self, z):
+            return self.G(z)
+
+    assert NET in reachable(Trainer().generate)[0]

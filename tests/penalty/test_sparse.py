@@ -1,5 +1,7 @@
 """The sparse gradient against the dense one, and the fallback."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -144,3 +146,34 @@ def test_samples_are_repeated_only_as_deep_as_they_are_needed():
     assert G.rows == [[6, 6, 6]] * 4 + [[4], [4, 4, 4]]
     value.backward()
     torch.testing.assert_close(G.weight.grad, 2 * value.detach())
+
+
+def test_a_generator_that_holds_the_batch_goes_dense_and_says_how_to_avoid_it():
+    z, y = randn(6, 5), randn(6, 5, seed=2)
+    dense = hessian_penalty(lambda z: (z + y).prod(dim=1), z, probes=PROBES, gradient="dense")
+    with pytest.warns(UserWarning, match="does not run for some samples .* pass them as keyword arguments"):
+        value = hessian_penalty(lambda z: (z + y).prod(dim=1), z, probes=PROBES)
+    assert value == dense
+    by_name = hessian_penalty(lambda z, y: (z + y).prod(dim=1), z, probes=PROBES, y=y)
+    torch.testing.assert_close(by_name, dense)
+
+
+PROBES = randn(2, 6, 5, seed=9).sign()
+LINE = """
+import torch
+from torch import nn
+from hessian_penalty import HessianPenalty, hessian_penalty
+
+G = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh())
+hessian_penalty(G, torch.randn(6, 4))
+HessianPenalty(G)(torch.randn(6, 4))
+"""
+
+
+def test_the_warning_points_at_the_line_of_the_caller(tmp_path):
+    """In a process of its own, without the run-time shape checks and their frames."""
+    script = tmp_path / "training.py"
+    script.write_text(LINE)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "training.py:7: UserWarning: the samples of a batch influence" in done.stderr
+    assert "training.py:8: UserWarning" in done.stderr

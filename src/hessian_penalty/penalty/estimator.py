@@ -1,5 +1,6 @@
 """From a form to a penalty: probes, passes, reduction, and the gradient in its cheapest way."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -18,7 +19,7 @@ from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.probes import check_probes, draw_groups, probe_steps, rademacher_probes
 from hessian_penalty.penalty.recorded import Recorded
 from hessian_penalty.penalty.settings import PenaltySettings
-from hessian_penalty.penalty.sparse import sparse_maxima
+from hessian_penalty.penalty.sparse import NotSparseError, sparse_maxima
 
 
 class Estimate(NamedTuple):
@@ -69,37 +70,34 @@ def estimate(
     with full_precision(z.device.type):
         steps = probe_steps(z, signs, settings.epsilon, scale_epsilon=settings.scale_epsilon)
         points = form.points(z, steps, known=recorded is not None)
-        corners = Corners(form, passes, points, settings.k, settings.epsilon, recorded.outputs if recorded else None)
-        penalties: list[Tensor] | None = None
-        sparse = settings.sparse and torch.is_grad_enabled()  # without a graph there is nothing to save
-        if sparse:
-            penalties = _sparse(corners, settings)
+        known = recorded.outputs if recorded else None
+        corners = Corners(form, passes, points, settings.k, settings.epsilon, known, groups)
+        # Without a graph there is nothing to save.
+        sparse = settings.sparse and torch.is_grad_enabled() and not evaluate.synchronises
+        penalties = _sparse(corners, settings) if sparse else None
         dense_only = sparse and penalties is None
         if penalties is None:
             penalties = _dense(corners, settings)
-    if groups > 1:
-        penalties = [groups * penalty for penalty in penalties]
     if settings.reduction == "max" and evaluate.process_group is not None:
         penalties = maxima_over_processes(penalties, evaluate.process_group)
     return Estimate(penalties, dense_only)
 
 
 def _sparse(corners: Corners, settings: PenaltySettings) -> list[Tensor] | None:
-    maxima = sparse_maxima(corners, settings.chunk_size)
-    if maxima is None:
+    """Return the maxima with their sparse gradient, or None, with a warning unless that is to be expected."""
+    try:
+        maxima = sparse_maxima(corners, settings.chunk_size)
+    except NotSparseError as reason:
         if not corners.passes.draws or settings.gradient == "sparse":
-            why = (
-                "G draws random numbers, which one sample alone would not get"
-                if corners.passes.draws
-                else "the samples of a batch influence each other in G (batch normalisation in training mode, "
-                "minibatch statistics?)"
+            warnings.warn(
+                f"{reason}, so the sparse gradient is not exact: using gradient='dense'", stacklevel=_callers_level()
             )
-            warnings.warn(f"{why}, so the sparse gradient is not exact: using gradient='dense'", stacklevel=5)
         return None
     if not settings.scale_free:
         return maxima
-    outputs = corners.known or next(corners.passes.at(corners.points[:1]))
-    return _divide(maxima, batch_variances(outputs), corners.form.scale_power)
+    variances = batch_variances(corners.known or next(corners.passes.at(corners.points[:1])))
+    power = corners.form.scale_power
+    return [maximum / variance**power for maximum, variance in zip(maxima, variances, strict=True)]
 
 
 def _dense(corners: Corners, settings: PenaltySettings) -> list[Tensor]:
@@ -114,12 +112,16 @@ def _dense(corners: Corners, settings: PenaltySettings) -> list[Tensor]:
     for index, gathered in enumerate(corners.form.gather(outputs, settings.k)):
         for part in gathered:
             check_finite(part, index)
-        elements = corners.form.elements(gathered, settings.epsilon)
+        elements = corners.elements(gathered)
         if variances is not None:
             elements = elements / variances[index] ** corners.form.scale_power
         penalties.append(reduce_elements(elements, settings.reduction))
     return penalties
 
 
-def _divide(maxima: list[Tensor], variances: list[Tensor], power: int) -> list[Tensor]:
-    return [maximum / variance**power for maximum, variance in zip(maxima, variances, strict=True)]
+def _callers_level() -> int:
+    """Return how far up the stack the code is that called this package, for a warning that points there."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith((__package__, "torch.")):
+        frame, level = frame.f_back, level + 1
+    return level

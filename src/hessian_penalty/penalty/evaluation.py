@@ -3,6 +3,9 @@
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -24,7 +27,8 @@ class Evaluator:
 
     Args:
         G: any callable from latents to a tensor or a sequence of tensors. DistributedDataParallel is taken off, since
-            its forward pass talks to other processes, which may need another number of passes.
+            its forward pass talks to other processes, which may need another number of passes; so is the wrapper of
+            Lightning Fabric, which turns autocast on.
         layers: patterns of named modules to read instead of G's own outputs.
 
     Raises:
@@ -38,8 +42,7 @@ class Evaluator:
     """
 
     def __init__(self, G: Callable[..., Any], layers: str | Sequence[str] | None = None) -> None:
-        self.G = G.module if isinstance(G, DistributedDataParallel) else G
-        self.process_group = G.process_group if isinstance(G, DistributedDataParallel) else None
+        self.G, self.process_group = _unwrapped(G)
         self.capture = None if layers is None else LayerCapture(getattr(self.G, "_orig_mod", self.G), layers)
 
     def __call__(
@@ -63,6 +66,13 @@ class Evaluator:
         for index, output in enumerate(outputs or ()):
             _check_output(output, index, rows=z.shape[0])
         return outputs
+
+    @property
+    def synchronises(self) -> bool:
+        """Whether the passes of several processes wait for each other, so that all must make as many."""
+        return self.process_group is not None and any(
+            isinstance(module, nn.SyncBatchNorm) and module.training for module in reachable(self.G)[0]
+        )
 
 
 class Passes:
@@ -193,6 +203,20 @@ class Passes:
         return outputs
 
 
+def _unwrapped(G: Any) -> tuple[Any, Any]:
+    """Return G without what wraps it for training, and the process group that it is trained in, if there is one."""
+    group = None
+    while True:
+        if isinstance(G, DistributedDataParallel):
+            G, group = G.module, G.process_group
+        elif isinstance(getattr(G, "_forward_module", None), nn.Module):
+            G = G._forward_module  # Lightning Fabric
+        elif hasattr(G, "_orig_mod") and _unwrapped(G._orig_mod)[0] is not G._orig_mod:
+            G = G._orig_mod  # compiled around a wrapper
+        else:
+            return G, group
+
+
 def as_outputs(result: Any) -> list[Any]:
     """Return what G returned as a list.
 
@@ -266,27 +290,33 @@ _functions: WeakKeyDictionary[Any, WeakSet[Any]] = WeakKeyDictionary()
 
 
 def _anchor_and_code(G: Callable[..., Any]) -> tuple[Any, Any]:
-    """Return the module that G runs, or its code, and its code: a lambda is a new object each time, its code is not."""
-    function = getattr(G, "__func__", G)
-    code = type(G) if isinstance(G, nn.Module) else getattr(function, "__code__", function)
+    """Return what G runs, and its code: a lambda is a new object each time, its code and its module are not."""
+    while isinstance(G, partial):
+        G = G.func
+    if isinstance(G, nn.Module):
+        return G, type(G)
     modules, _ = reachable(G)
-    return (modules[0] if modules else code), code
+    if isinstance(G, MethodType):
+        return (modules[0] if modules else G.__self__), G.__func__.__code__
+    if not isinstance(G, FunctionType):
+        return G, type(G)
+    if modules:
+        return modules[0], G.__code__
+    return (G if G.__closure__ else G.__code__), G.__code__  # the same code may close over something else
 
 
 def _is_known(G: Callable[..., Any]) -> bool:
-    anchor, code = _anchor_and_code(G)
     try:
+        anchor, code = _anchor_and_code(G)
         return code in _functions.get(anchor, ())
-    except TypeError:  # an object that allows no weak references is asked each time
+    except TypeError:  # also an object that allows no weak references: it is asked each time
         return False
 
 
 def _remember(G: Callable[..., Any]) -> None:
-    anchor, code = _anchor_and_code(G)
-    try:
+    with suppress(TypeError):
+        anchor, code = _anchor_and_code(G)
         _functions.setdefault(anchor, WeakSet()).add(code)
-    except TypeError:
-        return
 
 
 def _foreign_generators() -> dict[str, Callable[[], Any]]:

@@ -54,6 +54,7 @@ class Corners:
         k: number of probes.
         epsilon: step.
         known: G's outputs at z, if it has been evaluated there.
+        groups: of components, one of which each sample steps in: penalties are multiplied by it.
     """
 
     form: Form
@@ -62,6 +63,16 @@ class Corners:
     k: int
     epsilon: float
     known: list[Tensor] | None = None
+    groups: int = 1
+
+    def elements(self, gathered: list[Tensor]) -> Float[Tensor, "batch *element"]:
+        """Return the penalties of the elements of one output."""
+        elements = self.form.elements(gathered, self.epsilon)
+        return elements if self.groups == 1 else self.groups * elements
+
+    def rounding(self, outputs: list[Tensor]) -> float:
+        """Return by how much rounding moves the root of an element's penalty, given one output at two corners."""
+        return float(self.groups**0.5 * self.form.rounding(outputs, self.epsilon))
 
     def outputs(
         self,

@@ -164,9 +164,10 @@ class Regularizer:
         self.value, self.last_weight = None, 0.0
         if ramp == 0 or self._off:
             return z.new_zeros(())
-        self._calls += 1
-        if (self._calls - 1) % self.interval:
-            return z.new_zeros(())
+        if torch.is_grad_enabled():  # a value for validation is no step
+            self._calls += 1
+            if (self._calls - 1) % self.interval:
+                return z.new_zeros(())
         if recorded is not None and not recorded.fits(self._evaluate, z, conditions):
             recorded = None
         settings = replace(self.settings, gradient="dense") if self._dense_only else self.settings
