@@ -79,8 +79,9 @@ def work(rank, folder):
         G.zero_grad()
         loss.backward()
     found["weight"] = adaptive.last_weight
-    synced = DistributedDataParallel(nn.Sequential(nn.Linear(4, 3), nn.SyncBatchNorm(3)))
-    found["synchronises"] = [Evaluator(synced).synchronises, Evaluator(parallel).synchronises]
+    found["synchronises"] = [Evaluator(parallel).synchronises]
+    G.append(nn.SyncBatchNorm(3))  # the wrapper itself takes it on a GPU only
+    found["synchronises"].append(Evaluator(parallel).synchronises)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -92,9 +93,12 @@ def found(tmp_path_factory):
         subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], stderr=subprocess.PIPE, text=True)
         for rank in range(WORLD)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * WORLD, errors
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
@@ -125,7 +129,7 @@ def test_two_processes_agree_with_one(found, name, options):
 
 @pytest.mark.slow
 def test_batch_statistics_over_all_processes_need_as_many_passes_in_each(found):
-    assert [of_process["synchronises"] for of_process in found] == [[True, False]] * WORLD
+    assert [of_process["synchronises"] for of_process in found] == [[False, True]] * WORLD
 
 
 @pytest.mark.slow

@@ -235,6 +235,10 @@ def test_helpful_errors_at_the_call(blocks):
             adaptive(randn(4, 4), main_loss=main_loss)
     with pytest.raises(TypeError, match=r"`G` must be a torch\.nn\.Module, got function; or pass `parameters`"):
         HessianPenalty(lambda z: z, adaptive=0.1)
+    frozen = nn.Linear(4, 2).double().requires_grad_(False)
+    z = randn(4, 4).requires_grad_()
+    with pytest.raises(ValueError, match="over parameters that require one, but `G` has none"):
+        HessianPenalty(nn.Sequential(frozen, nn.Tanh()), adaptive=0.1)(z, main_loss=frozen(z).sum())
     with pytest.raises(ValueError, match="`state` must hold"):
         adaptive.load_state_dict({"coupled": 0.0})
     with pytest.raises(ValueError, match="`state` must hold"):

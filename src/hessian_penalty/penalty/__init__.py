@@ -1,6 +1,7 @@
 """The mathematics of the Hessian Penalty: probes, estimator, whole Hessians, layers, the training loss."""
 
 from hessian_penalty.penalty.diagonality import Diagonality, diagonality, off_diagonal_share
+from hessian_penalty.penalty.elements import CollapsedError
 from hessian_penalty.penalty.exact import enumerated_penalty, pairwise_penalty
 from hessian_penalty.penalty.hessians import (
     HessianEntry,
@@ -14,6 +15,7 @@ from hessian_penalty.penalty.regularizer import HessianPenalty, OroJaR
 from hessian_penalty.penalty.second_differences import hessian_penalty
 
 __all__ = [
+    "CollapsedError",
     "Diagonality",
     "HessianEntry",
     "HessianPenalty",

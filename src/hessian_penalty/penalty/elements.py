@@ -1,18 +1,39 @@
-"""From the penalties of elements to a scalar, and the scale of an output."""
+"""What is made of outputs and of the penalties of elements: checks, the scale of an output, a scalar."""
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+class CollapsedError(ValueError):
+    """An output of G is not finite, or does not vary: what a diverged training comes to."""
+
+
+def check_finite(values: Tensor, index: int) -> None:
+    """Refuse combinations of corners that hold an infinity or NaN.
+
+    Raises:
+        CollapsedError: an output of G is not finite.
+    """
+    if torch.isfinite(values.sum()):  # much faster than the count, and enough unless the sum overflows
+        return
+    broken = values.numel() - int(torch.isfinite(values).sum())
+    if broken:
+        raise CollapsedError(
+            f"output {index} of `G` is not finite near `z`: {broken} of {values.numel()} values are infinite or NaN; "
+            "check the weights of G, or lower the weight of the penalty if training diverges."
+        )
 
 
 def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
     """Return the unbiased variance over the batch of each output, averaged over its elements, with its gradient.
 
     Raises:
-        ValueError: the batch has one sample, or an output does not vary over it.
+        ValueError: the batch has one sample.
+        CollapsedError: an output does not vary over it.
 
-    >>> import torch
     >>> batch_variances([torch.tensor([[1.0, 5.0], [3.0, 5.0]])])
     [tensor(1.)]
     """
@@ -24,7 +45,7 @@ def batch_variances(outputs: list[Tensor]) -> list[Float[Tensor, ""]]:
         variances.append(deviations / (output.numel() - output[0].numel()))
     for index, variance in enumerate(variances):
         if not variance > 0:
-            raise ValueError(
+            raise CollapsedError(
                 f"`scale_free` divides by the variance over the batch, but that of output {index} of `G` is "
                 f"{variance.item():g}; a collapsed or constant output has no scale-free penalty."
             )
@@ -37,7 +58,6 @@ def reduce_elements(elements: Tensor, reduction: str | Callable[[Tensor], Tensor
     Raises:
         ValueError: a callable does not return a scalar tensor.
 
-    >>> import torch
     >>> reduce_elements(torch.tensor([[1.0, 3.0]]), "mean")
     tensor(2.)
     """

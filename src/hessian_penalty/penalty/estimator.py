@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hessian_penalty.penalty.compiler import outside_compiler
 from hessian_penalty.penalty.distributed import maxima_over_processes
-from hessian_penalty.penalty.elements import batch_variances, reduce_elements
-from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_finite, check_latents
+from hessian_penalty.penalty.elements import batch_variances, check_finite, reduce_elements
+from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_latents
 from hessian_penalty.penalty.form import Corners, Form
 from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.probes import check_probes, draw_groups, probe_steps, rademacher_probes

@@ -252,22 +252,6 @@ def check_latents(z: Tensor) -> None:
         )
 
 
-def check_finite(values: Tensor, index: int) -> None:
-    """Refuse combinations of corners that hold an infinity or NaN.
-
-    Raises:
-        ValueError: an output of G is not finite.
-    """
-    if torch.isfinite(values.sum()):  # much faster than the count, and enough unless the sum overflows
-        return
-    broken = values.numel() - int(torch.isfinite(values).sum())
-    if broken:
-        raise ValueError(
-            f"output {index} of `G` is not finite near `z`: {broken} of {values.numel()} values are infinite or NaN; "
-            "check the weights of G, or lower the weight of the penalty if training diverges."
-        )
-
-
 def _check_output(output: Any, index: int, rows: int) -> None:
     if not isinstance(output, Tensor) or output.dtype not in (torch.float32, torch.float64):
         raise TypeError(

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.penalty.autodiff import Differentiator, autodiff_entries
-from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_finite, check_latents
+from hessian_penalty.penalty.elements import check_finite
+from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_latents
 from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.settings import PenaltySettings, check_chunk_size, check_epsilon
 

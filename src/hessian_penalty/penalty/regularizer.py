@@ -127,8 +127,11 @@ class Regularizer:
     def generate(self, z: Float[Tensor, "batch *latent"], kimg: float | None = None, **conditions: Any) -> Any:
         """Return G(z, **conditions), and keep what the penalty needs of it for the call that follows.
 
-        That call uses it if it gets the same z and conditions, nothing was changed in between, and the pass ran in full
-        precision; otherwise it evaluates all its corners, with the same result but for another centre of the probes.
+        Call the penalty before any backward pass: both losses go back through this one pass together. The penalty uses
+        it if it gets the same z and conditions, parameters and modes of modules are as they were (what was written
+        through `.data`, or is a plain attribute, is not seen), and it ran in full precision. On a GPU that takes
+        `torch.backends.cudnn.allow_tf32 = False`. Otherwise the penalty evaluates all its corners; the two differ in
+        the centre of the probes only.
 
         Args:
             z: latents.
@@ -233,6 +236,11 @@ class Regularizer:
             if parameters is None:
                 assert isinstance(self.G, nn.Module)  # checked by the constructor
                 parameters = [parameter for parameter in self.G.parameters() if parameter.requires_grad]
+            if not parameters:
+                raise ValueError(
+                    "`adaptive` measures gradients over parameters that require one, but `G` has none; unfreeze it, "
+                    "pass `parameters`, or give a fixed `weight`."
+                )
             group = self._evaluate.process_group
             adaptive.update(gradient_norm(main_loss, parameters, group), gradient_norm(penalty, parameters, group))
         return adaptive.value

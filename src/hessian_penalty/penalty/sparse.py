@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hessian_penalty.penalty.evaluation import ROUNDING_ALLOWANCE, check_finite
+from hessian_penalty.penalty.elements import check_finite
+from hessian_penalty.penalty.evaluation import ROUNDING_ALLOWANCE
 from hessian_penalty.penalty.form import Corners
 
 RELATIVE_TOLERANCE = 1e-3

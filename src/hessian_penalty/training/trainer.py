@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_module, read_tensors
 from hessian_penalty.generators.progan import ProGANCritic, ProGANGenerator
-from hessian_penalty.penalty import HessianPenalty
+from hessian_penalty.penalty import CollapsedError, HessianPenalty
 from hessian_penalty.penalty.layers import match_layers
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.training import checkpoints
@@ -284,7 +284,7 @@ class Trainer:
         if self.penalty:
             try:
                 loss = loss + self.penalty(z, kimg=self.kimg, main_loss=loss, rng=self.rng)
-            except ValueError as error:  # activations that are not finite, or have collapsed
+            except CollapsedError as error:
                 raise self._diverged(f"penalty: {error}") from error
             losses["penalty_weight"] = self.penalty.last_weight
             if self.penalty.value is not None:
