@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hessian_penalty.penalty import hessian_penalty
+from hessian_penalty.penalty.evaluation import Evaluator
 
 F64 = torch.float64
 
@@ -156,6 +157,15 @@ def test_a_generator_that_holds_the_batch_goes_dense_and_says_how_to_avoid_it():
     assert value == dense
     by_name = hessian_penalty(lambda z, y: (z + y).prod(dim=1), z, probes=PROBES, y=y)
     torch.testing.assert_close(by_name, dense)
+
+
+def test_processes_that_wait_for_each_other_make_as_many_passes(monkeypatch):
+    G = Outputs(3)
+    hessian_penalty(G, randn(6, 5), gradient="dense")
+    monkeypatch.setattr(Evaluator, "synchronises", True)
+    G.passes.clear()
+    hessian_penalty(G, randn(6, 5))
+    assert G.passes == [(6, True)] * 4
 
 
 PROBES = randn(2, 6, 5, seed=9).sign()
