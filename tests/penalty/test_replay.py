@@ -447,3 +447,15 @@ def test_proxies_and_much_data_do_no_harm():
             return self.G(z)
 
     assert NET in reachable(Trainer().generate)[0]
+
+
+@pytest.mark.parametrize("options", [{"reduction": "mean"}, {}])
+def test_one_tensor_for_every_result_is_refused(options):
+    net, kept = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double(), torch.zeros(6, 3, dtype=F64)
+
+    def G(z):
+        with torch.no_grad():
+            return kept.copy_(net(z))
+
+    with torch.no_grad(), pytest.raises(ValueError, match="output 0 of `G` was written over by its next pass"):
+        hessian_penalty(G, Z, **options)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hessian_penalty.penalty.conditions import Conditions, check_conditions
-from hessian_penalty.penalty.layers import LayerCapture
+from hessian_penalty.penalty.layers import Captured, LayerCapture, intact
 from hessian_penalty.penalty.reachable import reachable
 from hessian_penalty.penalty.replay import Replay, State
 
@@ -155,9 +155,15 @@ class Passes:
         G = self._evaluate.G
         if _is_known(G):
             return
+        captured = [Captured.of(output) for output in outputs]
         with torch.no_grad():
             again = self._run(z, conditions)
         for index, (first, second) in enumerate(zip(outputs, again, strict=True)):
+            if not intact(captured[index : index + 1]):
+                raise ValueError(
+                    f"output {index} of `G` was written over by its next pass; return a new tensor instead of one that "
+                    "G keeps."
+                )
             difference = float((first.detach() - second).abs().max())
             allowed = ROUNDING_ALLOWANCE * torch.finfo(first.dtype).eps / 2 * float(second.abs().max())
             if difference > allowed:
