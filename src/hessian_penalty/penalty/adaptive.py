@@ -14,8 +14,9 @@ class AdaptiveWeight:
     r"""Weight under which the norm of the penalty's gradient is a set fraction of that of the main loss's.
 
     At each measurement $\log r = \log \lVert \nabla \mathcal{L}_\mathrm{main} \rVert - \log \lVert \nabla L_H \rVert$
-    enters a moving average $m$, $m \leftarrow s m + (1 - s) \log r$ (the first one sets it), and the weight is
-    $\mathrm{fraction} \cdot e^m$ within its bounds. A ratio varies by orders of magnitude, hence the logarithm.
+    enters a moving average $m$, $m \leftarrow s_t m + (1 - s_t) \log r$ with $s_t = \min(s, t / (t + 1))$ after t
+    earlier ones (so that the first few weigh the same), and the weight is $\mathrm{fraction} \cdot e^m$ within its
+    bounds. A ratio varies by orders of magnitude, hence the logarithm.
 
     Args:
         fraction: of the main gradient's norm.
@@ -62,7 +63,8 @@ class AdaptiveWeight:
         self.max_weight = max_weight
         self.initial = initial
         self.steps = 0
-        self.log_ratio: float | None = None
+        self.measurements = 0
+        self.log_ratio = 0.0
 
     def due(self) -> bool:
         """Count a step, and tell whether it is one at which to measure."""
@@ -74,24 +76,29 @@ class AdaptiveWeight:
         if not all(math.isfinite(norm) and norm > 0 for norm in (main_norm, penalty_norm)):
             return
         measured = math.log(main_norm) - math.log(penalty_norm)
-        old = measured if self.log_ratio is None else self.log_ratio
-        self.log_ratio = self.smoothing * old + (1 - self.smoothing) * measured
+        smoothing = min(self.smoothing, self.measurements / (self.measurements + 1))
+        self.log_ratio = smoothing * self.log_ratio + (1 - smoothing) * measured
+        self.measurements += 1
 
     @property
     def value(self) -> float:
         """The present weight."""
-        weight = self.initial if self.log_ratio is None else self.fraction * math.exp(self.log_ratio)
+        weight = self.fraction * math.exp(self.log_ratio) if self.measurements else self.initial
         return min(max(weight, self.min_weight), self.max_weight)
 
     def state_dict(self) -> dict[str, float]:
         """Return what has to survive an interruption, as plain floats."""
-        state = {"adaptive_steps": float(self.steps)}
-        return state if self.log_ratio is None else state | {"adaptive_log_ratio": self.log_ratio}
+        return {
+            "adaptive_steps": float(self.steps),
+            "adaptive_measurements": float(self.measurements),
+            "adaptive_log_ratio": self.log_ratio,
+        }
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a state."""
         self.steps = int(state["adaptive_steps"])
-        self.log_ratio = state.get("adaptive_log_ratio")
+        self.measurements = int(state["adaptive_measurements"])
+        self.log_ratio = state["adaptive_log_ratio"]
 
 
 def gradient_norm(loss: Tensor, parameters: Sequence[Tensor], group: ProcessGroup | None = None) -> float:

@@ -194,9 +194,8 @@ class Regularizer:
         Raises:
             ValueError: an entry is missing or unknown, because the state is of a penalty with other arguments.
         """
-        expected = set(self.state_dict()) - {"adaptive_log_ratio"}
-        allowed = expected | ({"adaptive_log_ratio"} if self.adaptive is not None else set())
-        if not expected <= set(state) <= allowed:
+        expected = self.state_dict().keys()
+        if expected != state.keys():
             raise ValueError(
                 f"`state` must hold {sorted(expected)}, got {sorted(state)}; create the penalty with the arguments it "
                 "was saved with."
