@@ -280,3 +280,14 @@ def test_layer_order_is_learned_from_the_recorded_pass():
     penalty.generate(z)
     penalty(z)
     assert G[2].calls == 1
+
+
+def test_a_copy_between_the_pass_and_the_call_goes_without_it(G):
+    z = randn(8, 4)
+    penalty = HessianPenalty(G, weight=1.0, reduction="mean")
+    images = penalty.generate(z)
+    copied = copy.deepcopy(penalty)
+    expected = hessian_penalty(G, z, reduction="mean", rng=seeded())
+    assert copied(z, rng=seeded()).item() == pytest.approx(expected.item(), rel=1e-12)
+    with_pass = penalty(z, rng=seeded())
+    assert images.requires_grad and with_pass.item() != pytest.approx(expected.item(), rel=1e-6)  # another centre

@@ -3,9 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from hessian_penalty.penalty import HessianPenalty, hessian_penalty
 from hessian_penalty.penalty.layers import LayerCapture, match_layers
+from hessian_penalty.penalty.probes import rademacher_probes
 
 F64 = torch.float64
 
@@ -193,3 +197,49 @@ def test_layer_that_returns_no_tensor_is_refused():
     with pytest.raises(TypeError, match="`layers` matches '0', which returns tuple"):
         hessian_penalty(G, randn(3, 4), layers="0")
     assert hooks_of(G) == 0
+
+
+class Checkpointed(nn.Module):
+    """Two layers in a checkpoint, and one after it."""
+
+    def __init__(self, use_reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(3, 2)
+        self.use_reentrant = use_reentrant
+        self.double()
+
+    def forward(self, z):
+        inner = checkpoint(lambda x: self.b(self.a(x).tanh()).tanh(), z, use_reentrant=self.use_reentrant)
+        return self.head(inner)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # PyTorch's own, of that checkpoint
+@pytest.mark.parametrize("reduction", ["max", "mean"])
+def test_layers_in_a_reentrant_checkpoint_are_refused_where_a_gradient_is_wanted(reduction):
+    z, probes = randn(5, 4).requires_grad_(), rademacher_probes(randn(5, 4), 2, torch.Generator().manual_seed(0))
+    G, reference = Checkpointed(use_reentrant=True), Checkpointed(use_reentrant=False)
+    with pytest.raises(ValueError, match=r"`layers` matches 'a', which runs without a graph .* use_reentrant=False"):
+        hessian_penalty(G, z, layers=["a", "b"], reduction=reduction)
+    with torch.no_grad():
+        value = hessian_penalty(G, z, layers=["a", "b"], reduction=reduction, probes=probes)
+    expected = hessian_penalty(reference, z, layers=["a", "b"], reduction=reduction, probes=probes)
+    assert value == pytest.approx(expected.item(), rel=1e-9)
+    expected.backward()
+    assert reference.a.weight.grad.norm() > 0
+
+
+def test_cached_parametrizations_keep_their_gradients():
+    """What a pass without a graph leaves in the cache would detach the penalty and the main loss."""
+    torch.manual_seed(0)
+    G = nn.Sequential(weight_norm(nn.Linear(4, 6)), nn.Tanh(), weight_norm(nn.Linear(6, 2))).double()
+    z, probes = randn(8, 4), rademacher_probes(randn(8, 4), 2, torch.Generator().manual_seed(0))
+    parameters = list(G.parameters())
+
+    def gradients():
+        return torch.autograd.grad(hessian_penalty(G, z, probes=probes) + G(z).square().mean(), parameters)
+
+    expected = gradients()
+    with parametrize.cached():
+        found = gradients()
+    torch.testing.assert_close(found, expected)

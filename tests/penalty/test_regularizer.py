@@ -102,10 +102,14 @@ def test_smoothed_adaptive_weight_reaches_its_fraction_on_average(blocks):
 def test_adaptive_weight_smooths_in_the_logarithm_and_respects_interval_and_bounds():
     weight = AdaptiveWeight(0.5, interval=3, smoothing=0.75, min_weight=0.1, max_weight=30.0)
     assert [weight.due() for _ in range(7)] == [True, False, False, True, False, False, True]
-    weight.update(main_norm=8.0, penalty_norm=4.0)
-    assert weight.value == pytest.approx(1.0)
-    weight.update(main_norm=32.0, penalty_norm=1.0)  # 2^0.75 * 32^0.25 = 2^2
-    assert weight.value == pytest.approx(2.0)
+    for exponent, mean in ((1, 1), (5, 3), (3, 3), (1, 2.5), (6.5, 3.5), (-0.5, 2.5)):  # of the first four, then moving
+        weight.update(main_norm=2.0**exponent, penalty_norm=1.0)
+        assert weight.value == pytest.approx(0.5 * 2.0**mean)
+    resumed = AdaptiveWeight(0.5, smoothing=0.75)
+    resumed.load_state_dict(weight.state_dict())
+    for one in (weight, resumed):
+        one.update(main_norm=2.0**0.5, penalty_norm=1.0)
+        assert one.value == pytest.approx(2.0)  # 0.75 * 2.5 + 0.25 * 0.5 = 2
     for norms in ((0.0, 1.0), (1.0, 0.0), (math.inf, 1.0), (1.0, math.nan)):
         weight.update(*norms)
         assert weight.value == pytest.approx(2.0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from hessian_penalty.penalty.arguments import check_number, check_whole
 from hessian_penalty.penalty.distributed import average_over_processes
 
 
@@ -45,6 +46,8 @@ class AdaptiveWeight:
         max_weight: float = math.inf,
         initial: float = 0.0,
     ) -> None:
+        check_number("adaptive", fraction)
+        check_whole("adaptive_interval", interval)
         if not fraction > 0:
             raise ValueError(f"`adaptive` must be a positive fraction of the main gradient's norm, got {fraction}.")
         if interval < 1:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils import parametrize
 
+from hessian_penalty.penalty.arguments import check_generator
 from hessian_penalty.penalty.compiler import outside_compiler
 from hessian_penalty.penalty.distributed import maxima_over_processes
 from hessian_penalty.penalty.elements import batch_variances, check_finite, reduce_elements
@@ -61,6 +63,7 @@ def estimate(
 ) -> Estimate:
     """Estimate the penalty of every output of G; a recorded pass at z serves as one of the corners."""
     check_latents(z)
+    check_generator("rng", rng)
     signs = rademacher_probes(z, settings.k, rng) if probes is None else check_probes(probes, z, settings.k)
     groups = 1
     if settings.groups is not None:
@@ -72,8 +75,13 @@ def estimate(
         points = form.points(z, steps, known=recorded is not None)
         known = recorded.outputs if recorded else None
         corners = Corners(form, passes, points, settings.k, settings.epsilon, known, groups)
-        # Without a graph there is nothing to save.
-        sparse = settings.sparse and torch.is_grad_enabled() and not evaluate.synchronises
+        # Without a graph there is nothing to save; cached parametrizations would be kept from a pass without one.
+        sparse = (
+            settings.sparse
+            and torch.is_grad_enabled()
+            and not evaluate.synchronises
+            and not getattr(parametrize, "_cache_enabled", 0)
+        )
         penalties = _sparse(corners, settings) if sparse else None
         dense_only = sparse and penalties is None
         if penalties is None:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hessian_penalty.penalty.arguments import check_tensor
 from hessian_penalty.penalty.conditions import Conditions, check_conditions
 from hessian_penalty.penalty.layers import Captured, LayerCapture, intact
 from hessian_penalty.penalty.reachable import reachable
@@ -32,7 +33,7 @@ class Evaluator:
         layers: patterns of named modules to read instead of G's own outputs.
 
     Raises:
-        TypeError: `layers` is given for something that is no module.
+        TypeError: G is not callable, or `layers` is given for something that is no module.
         ValueError: a layer pattern matches nothing.
 
     >>> Evaluator(lambda z: [z, 2 * z])(torch.ones(2, 1), {})
@@ -42,6 +43,10 @@ class Evaluator:
     """
 
     def __init__(self, G: Callable[..., Any], layers: str | Sequence[str] | None = None) -> None:
+        if not callable(G):
+            raise TypeError(
+                f"`G` must be callable, got {type(G).__name__}; pass a module or a function of the latents."
+            )
         self.G, self.process_group = _unwrapped(G)
         self.capture = None if layers is None else LayerCapture(getattr(self.G, "_orig_mod", self.G), layers)
 
@@ -191,8 +196,20 @@ class Passes:
         )
 
     def _run(self, z: Tensor, conditions: Mapping[str, Any], most_outputs: int | None = None) -> list[Tensor]:
-        with self._replay.one_pass():
-            outputs = self._evaluate(z.clone(), conditions, most_outputs)  # G may write over its latents
+        try:
+            with self._replay.one_pass():
+                outputs = self._evaluate(z.clone(), conditions, most_outputs)  # G may write over its latents
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            parameters = (p for module in reachable(self._evaluate.G)[0] for p in module.parameters(recurse=False))
+            others = {p.dtype for p in parameters if p.is_floating_point()} - {z.dtype}
+            if others:
+                raise TypeError(
+                    f"`z` is {z.dtype} and `G` has parameters of {', '.join(map(str, others))}, with which it does not "
+                    f"run ({str(error).splitlines()[0]}); give both the same precision, float32 or float64."
+                ) from error
+            raise
         if outputs is None:
             self._replay.forget()
             with self._replay.one_pass():
@@ -246,6 +263,7 @@ def check_latents(z: Tensor) -> None:
         TypeError: z is not a float32 or float64 tensor.
         ValueError: z has fewer than two dimensions or is empty.
     """
+    check_tensor("z", z)
     if z.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"`z` must be float32 or float64, since second differences lose everything in fewer bits, got {z.dtype}; "

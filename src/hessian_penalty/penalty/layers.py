@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 
+class DetachedLayerError(ValueError):
+    """A layer runs without a graph although the pass has one."""
+
+
 class _LastLayerReached(BaseException):
     """Ends a forward pass early; not an Exception, so that no `except Exception` inside G can swallow it."""
 
@@ -63,11 +67,14 @@ class LayerCapture:
     Outputs are not copied, unless an in-place operation that follows (an activation, say) overwrites one: then the pass
     has to be repeated, for which None is returned, and copies are taken from there on.
 
+    A layer that runs without a graph although the pass has one, inside a reentrant checkpoint for instance, is refused:
+    its penalty would have no gradient.
+
     Compiled modules run uncompiled, as a hook that ends a pass cannot be compiled.
 
     Raises:
         TypeError: `G` is no module, or a layer's output is no tensor.
-        ValueError: a pattern matches nothing, or none of the layers runs.
+        ValueError: a pattern matches nothing, none of the layers runs, or one runs without a graph.
 
     >>> capture = LayerCapture(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), "0")
     >>> [tuple(output.shape) for output in capture(torch.zeros(5, 2), {})]
@@ -116,6 +123,7 @@ class LayerCapture:
         """Collect activations while G runs inside the context, which ends after so many of them."""
         found: list[Captured] = []
         order: list[str] = []
+        with_graph = torch.is_grad_enabled()
 
         def capture_as(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -123,6 +131,12 @@ class LayerCapture:
                     raise TypeError(
                         f"`layers` matches {name!r}, which returns {type(output).__name__}; match layers that return "
                         "one tensor."
+                    )
+                if with_graph and not torch.is_grad_enabled():
+                    raise DetachedLayerError(
+                        f"`layers` matches {name!r}, which runs without a graph inside G, so that its penalty would "
+                        "have no gradient; pass use_reentrant=False to torch.utils.checkpoint, match other layers, or "
+                        "evaluate under torch.no_grad()."
                     )
                 if self._copies or output.is_inference():
                     output = output.clone()

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hessian_penalty.penalty.arguments import check_tensor
+
 
 def rademacher_probes(
     z: Float[Tensor, "batch *latent"], k: int, rng: torch.Generator | None = None
@@ -33,7 +35,9 @@ def check_probes(probes: Tensor, z: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: the shape is not (k, *z.shape), or a value is neither 1 nor -1.
+        TypeError: it is no tensor.
     """
+    check_tensor("probes", probes)
     expected = (k, *z.shape)
     if tuple(probes.shape) != expected:
         raise ValueError(
@@ -111,6 +115,7 @@ def draw_groups(
             )
         labels = torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
     else:
+        check_tensor("groups", groups)
         labels = groups
         if labels.shape != shape or labels.is_floating_point():
             raise ValueError(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hessian_penalty.penalty.adaptive import AdaptiveWeight, gradient_norm
+from hessian_penalty.penalty.arguments import check_number, check_whole
 from hessian_penalty.penalty.compiler import outside_compiler
 from hessian_penalty.penalty.estimator import estimate
 from hessian_penalty.penalty.evaluation import Evaluator
@@ -56,7 +57,7 @@ class Regularizer:
 
     Raises:
         ValueError: for arguments out of range, and, when called, a missing `kimg` or `main_loss`.
-        TypeError: `adaptive` for a G that is no module, without `parameters`.
+        TypeError: arguments of another type; `adaptive` for a G that is no module, without `parameters`.
     """
 
     form: ClassVar[Form]
@@ -91,8 +92,10 @@ class Regularizer:
         if reduction == "none":
             raise ValueError("`reduction='none'` gives no scalar loss; use 'max', 'mean' or a callable.")
         for name, number in (("weight", weight), ("start_kimg", start_kimg), ("ramp_kimg", ramp_kimg)):
+            check_number(name, number)
             if not (math.isfinite(number) and number >= 0):
                 raise ValueError(f"`{name}` must be a finite number, at least 0, got {number}.")
+        check_whole("interval", interval)
         if interval < 1:
             raise ValueError(f"`interval` must be at least 1 call, got {interval}.")
         self.G = G
@@ -203,6 +206,10 @@ class Regularizer:
         self._calls, self._dense_only = int(state["calls"]), bool(state["dense_only"])
         if self.adaptive is not None:
             self.adaptive.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy gets: not a recorded pass, whose graph cannot be copied."""
+        return self.__dict__ | {"_recorded": None}
 
     @property
     def _off(self) -> bool:

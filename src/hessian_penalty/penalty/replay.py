@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hessian_penalty.penalty.reachable import reachable
 
@@ -41,6 +42,9 @@ class Replay:
         start: the state in which every pass begins; None takes that before the first one. The state before an earlier
             pass makes that the first one: the random numbers stay where they are.
 
+    Raises:
+        ValueError: a module is lazy, and its parameters or buffers have no shape yet.
+
     Attributes:
         draws: whether passes draw random numbers; known after the first one.
 
@@ -57,6 +61,13 @@ class Replay:
         self, G: Callable[..., Any], conditions: Mapping[str, Any], device: torch.device, start: State | None = None
     ) -> None:
         self._modules, generators = reachable(G, conditions)
+        for module in self._modules:
+            held = (*module._parameters.values(), *module._buffers.values())
+            if any(is_lazy(tensor) for tensor in held if tensor is not None):
+                raise ValueError(
+                    f"`G` holds a {type(module).__name__} whose parameters have no shape yet; call G(z) once before "
+                    "the penalty."
+                )
         self._sources = _sources(device, generators)
         self._start = start
         self._first = start is None

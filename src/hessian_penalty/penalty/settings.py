@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hessian_penalty.penalty.arguments import check_number, check_whole
+
 REDUCTIONS = ("max", "mean", "none")
 GRADIENTS = ("auto", "sparse", "dense")
 
@@ -28,6 +30,7 @@ class PenaltySettings:
 
     Raises:
         ValueError: for a value outside these.
+        TypeError: for a number of another type.
 
     >>> PenaltySettings(k=4).epsilon
     0.1
@@ -45,6 +48,7 @@ class PenaltySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is evaluated."""
+        check_whole("k", self.k)
         if self.k < 2:
             raise ValueError(f"`k` must be at least 2 to estimate a variance, got {self.k}.")
         check_epsilon(self.epsilon)
@@ -76,7 +80,9 @@ def check_epsilon(epsilon: float) -> None:
 
     Raises:
         ValueError: `epsilon` is zero, negative, infinite or NaN.
+        TypeError: it is no number.
     """
+    check_number("epsilon", epsilon)
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(
             f"`epsilon` must be a positive finite step, got {epsilon}; 0.1 suits latents of unit variance."
@@ -88,8 +94,12 @@ def check_chunk_size(chunk_size: int | None) -> None:
 
     Raises:
         ValueError: `chunk_size` is neither None nor at least 1.
+        TypeError: it is no whole number.
     """
-    if chunk_size is not None and chunk_size < 1:
+    if chunk_size is None:
+        return
+    check_whole("chunk_size", chunk_size)
+    if chunk_size < 1:
         raise ValueError(
             f"`chunk_size` is the most rows that go through G at once and must be at least 1, got {chunk_size}; "
             "None passes one batch at a time."

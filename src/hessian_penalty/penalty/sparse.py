@@ -11,6 +11,7 @@ from torch import Tensor
 from hessian_penalty.penalty.elements import check_finite
 from hessian_penalty.penalty.evaluation import ROUNDING_ALLOWANCE
 from hessian_penalty.penalty.form import Corners
+from hessian_penalty.penalty.layers import DetachedLayerError
 
 RELATIVE_TOLERANCE = 1e-3
 
@@ -48,7 +49,7 @@ def sparse_maxima(corners: Corners, chunk_size: int | None = None) -> list[Float
         peaks = [_peak(corners, gathered, index) for index, gathered in enumerate(form.gather(outputs, corners.k))]
     try:
         maxima = [of_output for _, of_output in sorted(_repeat(corners, peaks, chunk_size).items())]
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, DetachedLayerError):
         raise
     except (RuntimeError, ValueError, IndexError) as error:  # with all samples G ran
         raise NotSparseError(
