@@ -80,8 +80,12 @@ def work(rank, folder):
         loss.backward()
     found["weight"] = adaptive.last_weight
     found["synchronises"] = [Evaluator(parallel).synchronises]
-    G.append(nn.SyncBatchNorm(3))  # the wrapper itself takes it on a GPU only
+    G[1].register_module("unused", nn.SyncBatchNorm(3))  # the wrapper itself takes it on a GPU only, nor runs it here
     found["synchronises"].append(Evaluator(parallel).synchronises)
+    passes = []
+    G.register_forward_pre_hook(lambda module, inputs: passes.append((len(inputs[0]), torch.is_grad_enabled())))
+    hessian_penalty(parallel, z)
+    found["rows with a graph"] = [rows for rows, graph in passes if graph]
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -130,6 +134,7 @@ def test_two_processes_agree_with_one(found, name, options):
 @pytest.mark.slow
 def test_batch_statistics_over_all_processes_need_as_many_passes_in_each(found):
     assert [of_process["synchronises"] for of_process in found] == [[False, True]] * WORLD
+    assert [of_process["rows with a graph"] for of_process in found] == [[len(Z) // WORLD] * 4] * WORLD  # dense: 2k
 
 
 @pytest.mark.slow
