@@ -6,6 +6,7 @@ import torch
 from hessian_penalty.directions import hessian as hessian_module
 from hessian_penalty.directions.discover import discover
 from hessian_penalty.directions.hessian import HessianSearch
+from hessian_penalty.directions.method import Space
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.protocol import require_generator
 
@@ -47,6 +48,10 @@ class Entangled(Additive):
         return torch.tanh(super().__call__(z) + super().__call__(z.flip(1)) * z[:, :1, None, None])
 
 
+def space_of(G):
+    return Space(G, torch.eye(G.latent_dim, dtype=torch.float64))
+
+
 def test_a_product_is_turned_onto_its_diagonals():
     found = discover(Product())
     assert torch.allclose(found.matrix.abs(), torch.full((2, 2), math.sqrt(0.5)), atol=1e-4)
@@ -75,7 +80,7 @@ def test_the_held_out_penalty_never_rises(seed):
     """Judged on points and sketches of its own, with few sketches, where a search could overfit."""
     G = Entangled(6, seed)
     search = HessianSearch(sketches=4, held_out=64, rounds=2)
-    basis = search.run(G, rng=torch.Generator().manual_seed(seed)).basis
+    basis = search.search(space_of(G), rng=torch.Generator().manual_seed(seed)).rows
     from hessian_penalty.metrics.interactions import hessian_statistics
 
     z = G.sample_latents(48, torch.Generator().manual_seed(99))
@@ -89,7 +94,8 @@ def test_equal_bases_are_judged_equally(monkeypatch):
     """A search that always proposes the given basis: its held-out penalty is the same every time, not noise."""
     monkeypatch.setattr(hessian_module, "joint_diagonalize", lambda matrices: torch.eye(4, dtype=torch.float64))
     search = HessianSearch(sketches=4, held_out=8, rounds=1)
-    assert search.run(Entangled(4), rng=torch.Generator().manual_seed(0)).penalties == (1.0, 1.0)
+    found = search.search(space_of(Entangled(4)), rng=torch.Generator().manual_seed(0))
+    assert found.notes["held_out_penalties"] == [1.0, 1.0]
 
 
 def test_a_worse_basis_is_not_taken(monkeypatch):
@@ -98,8 +104,9 @@ def test_a_worse_basis_is_not_taken(monkeypatch):
     worse = G.rotation.double()
     G.rotation = torch.eye(4)
     monkeypatch.setattr(hessian_module, "joint_diagonalize", lambda matrices: worse)
-    found = HessianSearch(sketches=4, held_out=8, rounds=2).run(G, rng=torch.Generator().manual_seed(0))
-    assert torch.equal(found.basis, torch.eye(4, dtype=torch.float64))
+    search = HessianSearch(sketches=4, held_out=8, rounds=2)
+    found = search.search(space_of(G), rng=torch.Generator().manual_seed(0))
+    assert torch.equal(found.rows, torch.eye(4, dtype=torch.float64))
 
 
 def test_entanglement_that_a_rotation_can_lift_is_lifted():
@@ -142,7 +149,7 @@ class NotFinite(Additive):
     ("call", "message"),
     [
         (lambda: discover(Additive(3), method="magic"), "Unknown method 'magic'; choose one of hessian"),
-        (lambda: discover(Additive(3), count=4), r"`count` must lie in \[1, 3\], the latent size, got 4"),
+        (lambda: discover(Additive(3), count=4), r"`count` must lie in \[1, 3\], the dimension searched, got 4"),
         (lambda: discover(NotFinite(3)), "not finite"),
         (lambda: require_generator(torch.nn.Linear(3, 4)), "Linear has no latent_dim and sample_latents. Wrap it"),
         (lambda: HessianSearch(sketches=0), "sketches must be a finite number at least 1, got 0"),

@@ -15,7 +15,7 @@ QUICK = HessianSearch(sketches=32, held_out=16, rounds=1)
 @pytest.fixture(scope="module")
 def rotated(small_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("rotated") / "run"
-    rotate_run(small_run, out, search=QUICK)
+    rotate_run(small_run, out, method=QUICK)
     return RunFolder.open(out)
 
 
@@ -38,7 +38,7 @@ def test_the_matrix_is_a_rotation_sorted_by_activeness(rotated):
 def test_provenance_says_where_the_run_came_from(small_run, rotated):
     provenance = read_json(rotated.config_path)["provenance"]
     assert provenance["rotated"]["run"] == small_run.path.name
-    assert provenance["rotated"]["sketches"] == 32
+    assert provenance["rotated"]["settings"]["sketches"] == 32
     assert provenance["data"] == read_json(small_run.config_path)["provenance"]["data"]
 
 
@@ -76,7 +76,7 @@ def test_resuming_the_rotated_run_goes_on_from_it(rotated):
 def test_a_run_stopped_in_its_first_step_can_be_rotated(small_config, small_dataset, tmp_path):
     trainer = start_run(small_config, small_dataset, tmp_path / "run", accelerator="cpu")
     trainer.save()
-    rotate_run(trainer.run, tmp_path / "rotated", search=QUICK)
+    rotate_run(trainer.run, tmp_path / "rotated", method=QUICK)
     assert RunFolder.open(tmp_path / "rotated").checkpoints()
 
 
@@ -88,5 +88,5 @@ def test_an_existing_folder_is_not_overwritten(small_run, rotated):
 def test_nothing_is_left_after_a_failure(small_run, tmp_path, monkeypatch):
     monkeypatch.setattr(Directions, "save", lambda self, path: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        rotate_run(small_run, tmp_path / "out", search=QUICK)
+        rotate_run(small_run, tmp_path / "out", method=QUICK)
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ class Command:
         start = time.monotonic()
         with progress_bar("searching directions") as update:
             directions = rotate_run(
-                RunFolder.open(self.run_folder), self.out, search=self.search, seed=self.seed, progress=update
+                RunFolder.open(self.run_folder), self.out, method=self.search, seed=self.seed, progress=update
             )
         assert directions.activeness is not None  # discover measures it
         penalties = directions.provenance["held_out_penalties"]

@@ -1,66 +1,120 @@
 """Find a generator's interpretable directions: the entry point over all discovery methods."""
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hessian_penalty.directions.directions import Directions
-from hessian_penalty.directions.hessian import HessianSearch, Progress
+from hessian_penalty.directions.hessian import HessianSearch
+from hessian_penalty.directions.method import Method, Progress, Space, require_conditions, subspace_rows
+from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.protocol import Generator, require_generator
+from hessian_penalty.generators.function_generator import as_generator
 from hessian_penalty.metrics.activeness import activeness
 
-METHODS = ("hessian",)
+METHODS: dict[str, type[Method]] = {method.name: method for method in (HessianSearch,)}
+ACTIVENESS_SAMPLES, ACTIVENESS_BATCH = 300, 64
 
 
 def discover(
-    G: Generator,
+    G: Callable[..., Any],
     *,
-    method: str = "hessian",
+    latent_dim: int | None = None,
+    method: str | Method = "hessian",
     count: int | None = None,
-    search: HessianSearch | None = None,
+    subspace: Any = None,
     rng: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     **conditions: Any,
 ) -> Directions:
     r"""Directions along which G's latents act independently, the most active first.
 
-    Minimises the Hessian Penalty of :math:`w \mapsto G(A w)` over square orthonormal A. For z ~ N(0, I),
-    G(A w) has exactly the distribution of G(z): the directions rename the coordinates and change no image.
+    The default method minimises the Hessian Penalty of :math:`w \mapsto G(A w)` over square orthonormal A. For
+    z ~ N(0, I), G(A w) has exactly the distribution of G(z): the directions rename the coordinates and change no image.
 
     Args:
-        G: the frozen generator (`latent_dim`, `sample_latents`, call).
-        method: "hessian", joint diagonalisation of Hessian sketches (see `HessianSearch`).
-        count: keep only the most active rows; default all. Fewer rows come from the full basis, since a search for
+        G: the frozen generator: a callable from latents to images; one that has `latent_dim` and
+            `sample_latents(count, rng)` says itself how its latents are drawn, any other gets N(0, I).
+        latent_dim: number of latent components, where G does not carry it.
+        method: a name from `METHODS`, or a method with settings of its own, as `HessianSearch(sketches=64)`.
+        count: keep only the most active rows; None keeps all. Fewer rows come from the full basis, since a search for
             few directions would prefer dead ones, whose penalty is 0.
-        search: settings of the method.
-        rng: makes the search repeatable; default a generator seeded with 0.
+        subspace: search only there: component numbers (a slice, a range, a sequence), a name that G gives to some of
+            them ("coarse"), or a matrix of rows that span it.
+        rng: makes the search repeatable; None is a generator seeded with 0.
+        checkpoint: file in which a long search keeps what it has; if it exists, the search goes on from there. It is
+            deleted at the end.
         progress: called with (done, total).
-        conditions: passed to G, as labels.
+        conditions: passed to G. A tensor of labels must hold one; the word "random" draws them anew for each latent by
+            `G.sample_labels(count, rng)`.
 
     Returns:
         `Directions`, sorted by activeness, each with its largest component positive.
 
     Raises:
-        UserError: unknown method, `count` beyond the latent size, or a G without gradients or with images that are
-            not finite.
+        UserError: an unknown method, subspace or condition, `count` beyond the room there is, or a G without gradients
+            or with images that are not finite.
+
+    >>> G = lambda z: (z[:, 0] * z[:, 1])[:, None, None, None]
+    >>> discover(G, latent_dim=2).matrix.abs()  # its Hessian is diagonal along the diagonals
+    tensor([[0.7071, 0.7071],
+            [0.7071, 0.7071]])
     """
-    require_generator(G)
-    if method not in METHODS:
-        raise UserError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
-    if count is not None and not 1 <= count <= G.latent_dim:
-        raise UserError(f"`count` must lie in [1, {G.latent_dim}], the latent size, got {count}.")
-    search = search or HessianSearch()
+    generator = as_generator(G, latent_dim)
+    require_conditions(generator, conditions)
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise UserError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
+        method = METHODS[method]()
+    space = Space(generator, subspace_rows(generator, subspace), conditions)
+    if count is not None and not 1 <= count <= space.dim:
+        raise UserError(f"`count` must lie in [1, {space.dim}], the dimension searched, got {count}.")
     rng = rng or torch.Generator().manual_seed(0)
-    found = search.run(G, rng=rng, progress=progress, **conditions)
-    basis = found.basis.float()
-    active = activeness(G, basis=basis, batch_size=search.batch_size, rng=rng, **conditions)
+    record = method.record() | {"generator": space.fingerprint(), "subspace": _describe(subspace)}
+    state = None
+    if checkpoint is not None:
+        begin = hashlib.sha256(rng.get_state().numpy().tobytes()).hexdigest()[:12]
+        state = SearchState(checkpoint, {**record, "random_state": begin, "conditions": _describe(conditions)})
+    found = method.search(space, rng=rng, progress=progress, state=state)
+    if state:
+        state.finish()
+    return _ordered(space, found.rows, found.curvature, record | found.notes, count, rng)
+
+
+def _ordered(
+    space: Space,
+    found: Tensor,
+    curvature: Tensor | None,
+    record: dict[str, Any],
+    count: int | None,
+    rng: torch.Generator,
+) -> Directions:
+    """Sort by activeness, and fix the signs."""
+    samples = ACTIVENESS_SAMPLES
+    _, conditions = space.sample(samples, rng)
+    active = activeness(
+        space.G, samples=samples, basis=found.float(), batch_size=ACTIVENESS_BATCH, rng=rng, **conditions
+    )
     order = active.argsort(descending=True)[:count]
-    rows = basis[order]
+    rows = found[order]
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return Directions(
-        matrix=rows * largest.sign(),
+        matrix=(rows * largest.sign()).float(),
         activeness=active[order].float(),
-        curvature=found.curvature[order].float(),
-        provenance={"method": method, **search.record(), **found.record()},
+        curvature=None if curvature is None else curvature[order].float(),
+        provenance=record,
     )
+
+
+def _describe(value: Any) -> str:
+    """A text that is the same for the same subspace or conditions."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest()[:12]}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_describe(item)}" for name, item in sorted(value.items()))
+    return str(value)

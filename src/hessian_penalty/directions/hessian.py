@@ -1,118 +1,154 @@
 """Discovery by joint diagonalisation of Hessian sketches: minutes at most, no training."""
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energy
+from hessian_penalty.directions.method import Found, Method, Progress, Space, shifted
+from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.directions.sketches import hessian_sketches
-from hessian_penalty.errors import UserError, check_number
-from hessian_penalty.generators.protocol import Generator
-
-Progress = Callable[[int, int], None]  # (sketches done, sketches at most)
+from hessian_penalty.errors import check_number
+from hessian_penalty.penalty.conditions import Conditions
 
 
 @dataclass(frozen=True)
-class FoundBasis:
-    """What a search ends with: orthonormal rows, and the held-out penalty before and after."""
-
-    basis: Tensor  # (n, n), float64
-    curvature: Tensor  # (n,), root mean square second derivative along each row, summed over image elements
-    penalties: tuple[float, ...]  # held-out, relative to the given basis: 1.0, then one a round
-
-    def record(self) -> dict[str, Any]:
-        """For provenance."""
-        return {"held_out_penalties": list(self.penalties)}
-
-
-@dataclass(frozen=True)
-class HessianSearch:
-    """Joint diagonalisation of the Hessians of all image elements, sampled by sketches.
+class HessianSearch(Method):
+    r"""Joint diagonalisation of the Hessians of all image elements, sampled by sketches.
 
     A round draws fresh latents, sketches there along the current directions (second differences see kinks at the
     scale `epsilon`, which depends on the direction), and diagonalises all sketches so far. Rounds end when the
     penalty on held-out sketches has stopped falling; the best basis so far, the given one included, is returned, so
     that the held-out penalty never rises.
 
+    The basis is square: it minimises the penalty over all orthonormal A. For fewer directions take the most active of
+    its rows; a search for few directions would prefer dead ones, whose penalty is 0.
+
     Args:
         sketches: per round; a few hundred stand for millions of elements.
         held_out: sketches that only judge.
         rounds: at most.
         epsilon: step of the differences of gradients.
+        eta: latents are moved along one of the current directions each, by a number from U(-eta, eta), as the
+            published search does with 5; 0 searches among the generator's own latents.
         batch_size: latents a pass of G; bounds memory.
         smallest_gain: relative fall of the held-out penalty below which rounds end.
+
+    Source: joint diagonalisation after Cardoso & Souloumiac (1996), criterion of Peebles et al. (ECCV 2020), §5.
     """
+
+    name: ClassVar[str] = "hessian"
 
     sketches: int = 256
     held_out: int = 96
     rounds: int = 3
     epsilon: float = 0.1
-    batch_size: int = 192
+    eta: float = 0.0
+    batch_size: int = 128
     smallest_gain: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("sketches", "held_out", "rounds", "batch_size"):
             check_number(name, getattr(self, name), 1)
         check_number("epsilon", self.epsilon, 1e-6)
+        check_number("eta", self.eta, 0)
         check_number("smallest_gain", self.smallest_gain, 0)
 
-    def record(self) -> dict[str, Any]:
-        """For provenance."""
-        return dataclasses.asdict(self)
+    def evaluations(self, dim: int) -> int:
+        """Evaluations of G with their gradient, if no round is left out."""
+        return 2 * dim * (self.held_out + self.rounds * (self.sketches + self.held_out))
 
-    def run(
-        self, G: Generator, *, rng: torch.Generator, progress: Progress | None = None, **conditions: Any
-    ) -> FoundBasis:
-        """Search; see the class.
+    def search(
+        self,
+        space: Space,
+        *,
+        rng: torch.Generator,
+        progress: Progress | None = None,
+        state: SearchState | None = None,
+    ) -> Found:
+        """Search; see the class. What is kept are sketches: a search that goes on takes them instead of its own."""
+        return _Search(self, space, rng, progress, state).run()
 
-        Raises:
-            UserError: G gives no gradient, or images that are not finite.
-        """
-        held_out_z = G.sample_latents(self.held_out, rng)
-        held_out_seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
-        basis = torch.eye(G.latent_dim, dtype=torch.float64)  # n×n algebra stays on the CPU, in float64
-        total = self.held_out + self.rounds * (self.sketches + self.held_out)
-        done = 0
 
-        def sketch(z: Tensor, along: Tensor, rng: torch.Generator) -> Tensor:
-            nonlocal done
-            parts = []
-            for chunk in z.split(max(1, self.batch_size // (2 * G.latent_dim))):
-                parts.append(
-                    hessian_sketches(
-                        G, chunk, basis=along, epsilon=self.epsilon, batch_size=self.batch_size, rng=rng, **conditions
-                    )
-                )
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-            found = torch.cat(parts)
-            if not torch.isfinite(found).all():
-                raise UserError("G gives images or gradients that are not finite at ordinary latents; check its input.")
-            return found
+class _Search:
+    """One search: its random numbers, its progress and what it has computed."""
 
-        def judge(along: Tensor) -> tuple[float, Tensor]:
-            """The held-out penalty along a basis, always with the same signs, and the curvature along its rows."""
-            held_out = sketch(held_out_z, along, torch.Generator(rng.device).manual_seed(held_out_seed))
-            turned = along @ held_out @ along.T
-            return float(off_diagonal_energy(turned)), turned.diagonal(dim1=1, dim2=2).square().mean(0).sqrt()
+    def __init__(
+        self,
+        settings: HessianSearch,
+        space: Space,
+        rng: torch.Generator,
+        progress: Progress | None,
+        state: SearchState | None,
+    ) -> None:
+        self.settings, self.space, self.rng, self.state = settings, space, rng, state
+        self._progress = progress
+        self._kept: dict[str, Tensor] = (state.load() if state else None) or {}
+        self._given: list[str] = []  # names of the groups of sketches so far
+        self._done, self._total = 0, settings.evaluations(space.dim)
 
-        first, curvature = judge(basis)
-        best, penalties, pool = first, [1.0], torch.empty(0, *basis.shape, dtype=torch.float64)
-        for _ in range(self.rounds):
-            pool = torch.cat([pool, sketch(G.sample_latents(self.sketches, rng), basis, rng)])
+    def run(self) -> Found:
+        settings = self.settings
+        held_out_seed = self._seed()
+        basis = torch.eye(self.space.dim, dtype=torch.float64)  # its rows are directions, in coordinates of the space
+        best, curvature = self._judge(basis, held_out_seed)
+        first, penalties = best, [1.0]
+        pool = torch.empty(0, *basis.shape, dtype=torch.float64)
+        for _ in range(settings.rounds):
+            pool = torch.cat([pool, self._sketches(settings.sketches, basis, self._seed())])
             candidate = joint_diagonalize(pool)
-            penalty, candidate_curvature = judge(candidate)
+            penalty, candidate_curvature = self._judge(candidate, held_out_seed)
             penalties.append(penalty / first if first > 0 else 1.0)
             gained = best - penalty
             if penalty < best:
                 best, basis, curvature = penalty, candidate, candidate_curvature
-            if gained <= self.smallest_gain * best:
+            if gained <= settings.smallest_gain * best:
                 break
-        if progress:
-            progress(total, total)
-        return FoundBasis(basis, curvature, tuple(penalties))
+        if self._progress:
+            self._progress(self._total, self._total)
+        return Found(
+            basis @ self.space.rows,
+            curvature,
+            {"held_out_penalties": penalties, "evaluations": self._done},
+        )
+
+    def _judge(self, basis: Tensor, seed: int) -> tuple[float, Tensor]:
+        """The held-out penalty along a basis, always with the same latents and signs, and the curvature of its rows."""
+        turned = basis @ self._sketches(self.settings.held_out, basis, seed) @ basis.T
+        return float(off_diagonal_energy(turned)), turned.diagonal(dim1=1, dim2=2).square().mean(dim=0).sqrt()
+
+    def _sketches(self, count: int, basis: Tensor, seed: int) -> Tensor:
+        """Sketches in coordinates of the space, by differences along a basis."""
+        rng = torch.Generator(self.rng.device).manual_seed(seed)
+        along = basis @ self.space.rows
+        z, conditions = self.space.sample(count, rng)
+        z = shifted(z, along, self.settings.eta, rng)
+        seeds = torch.randint(2**31, (count,), generator=rng, device=rng.device).cpu()
+        of_samples = Conditions.for_batch(conditions, count)
+        parts = []
+        for rows in torch.arange(count).split(self.settings.batch_size):
+            on_pass = partial(self._advance, len(rows))
+            name = f"group.{len(self._given)}"
+            if name in self._kept:
+                self._advance(2 * len(along) * len(rows))
+            else:
+                self._kept[name] = hessian_sketches(
+                    self.space, z[rows], of_samples.select(rows).repeat(1), along=along,
+                    epsilon=self.settings.epsilon, seeds=seeds[rows], on_pass=on_pass,
+                )  # fmt: skip
+                if self.state:
+                    self.state.save(self._kept)
+            self._given.append(name)
+            parts.append(self._kept[name])
+        return basis.T @ torch.cat(parts) @ basis
+
+    def _advance(self, evaluations: int) -> None:
+        self._done += evaluations
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    def _seed(self) -> int:
+        return int(torch.randint(2**31, (), generator=self.rng, device=self.rng.device))

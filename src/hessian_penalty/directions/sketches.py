@@ -1,64 +1,76 @@
 """Hessian sketches: random combinations of all output elements' Hessians, by differences of gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from hessian_penalty.directions.method import Space
 from hessian_penalty.errors import UserError
 
 
 def hessian_sketches(
-    G: Callable[..., Tensor],
+    space: Space,
     z: Float[Tensor, "count latent"],
+    conditions: Mapping[str, Any],
     *,
-    basis: Float[Tensor, "latent latent"],
+    along: Float[Tensor, "dim latent"],
     epsilon: float,
-    batch_size: int,
-    rng: torch.Generator,
-    **conditions: Any,
-) -> Float[Tensor, "count latent latent"]:
+    seeds: Int[Tensor, " count"],
+    on_pass: Callable[[], None] | None = None,
+) -> Float[Tensor, "count dim dim"]:
     r"""One sketch :math:`H^{(r)} = \sum_p r_p H_p` of the element Hessians of G at every z, r iid ±1.
 
     It is the Hessian of the scalar :math:`r \cdot G(z)`, and
     :math:`E_r[(A^T H^{(r)} A)_{ij}^2] = \sum_p (A^T H_p A)_{ij}^2`, since cross terms vanish: a few hundred sketches
     stand for the millions of elements whose squared off-diagonals the Hessian Penalty (mean reduction) sums. Row i
-    is :math:`[\nabla(z + εd_i) - \nabla(z - εd_i)] / 2ε`, d_i a row of `basis`: 2n gradients a sketch, at a step that
-    sees the curvature in kinks; then symmetrised.
+    is :math:`D [\nabla(z + εd_i) - \nabla(z - εd_i)] / 2ε` with D the rows d_i: two gradients for each direction and
+    sketch, at a step that sees the curvature in kinks; then symmetrised.
 
     Args:
-        G: images from latents, differentiable.
-        z: the points, one a sketch.
-        basis: orthonormal rows d_i, the directions of the differences.
+        space: what to evaluate.
+        z: the points, one for each sketch; all of them go through G in one pass for each of the 2 x dim corners.
+        conditions: those of z.
+        along: orthonormal rows d_i, the directions of the differences.
         epsilon: step ε.
-        batch_size: latents a pass of G; bounds memory.
-        rng: draws r.
+        seeds: one for each r, so that it does not depend on how many sketches are made at a time.
+        on_pass: called after every pass.
 
     Returns:
-        Symmetric matrices in the given coordinates of z (not of `basis`), float64, on the CPU.
+        Symmetric matrices :math:`D H^{(r)} D^T`, in the coordinates of the rows, float64, on the CPU.
 
     Raises:
-        UserError: no gradient reaches z.
+        UserError: no gradient reaches z, or images or gradients are not finite.
     """
-    n = z.shape[1]
-    steps = epsilon * torch.cat([basis, -basis]).to(z)  # (2n, n)
-    per_pass = max(1, batch_size // (2 * n))
-    sketches = []
-    for start in range(0, len(z), per_pass):
-        points = z[start : start + per_pass, None] + steps  # (B, 2n, n)
-        count = len(points)
-        latents = points.flatten(0, 1).detach().requires_grad_()
-        images = G(latents, **conditions)
-        signs = torch.randint(0, 2, (count, *images.shape[1:]), generator=rng, device=rng.device)
-        signs = signs.to(images.device, images.dtype).mul_(2).sub_(1)
-        scalar = (images.unflatten(0, (count, 2 * n)) * signs[:, None]).sum()
-        if not scalar.requires_grad:
-            raise UserError('G gives no gradient with respect to z, which `method="hessian"` needs.')
-        (gradient,) = torch.autograd.grad(scalar, latents)
-        forward, backward = gradient.cpu().to(torch.float64).unflatten(0, (count, 2, n)).unbind(1)  # (B, n, n) each
-        rows = (forward - backward) / (2 * epsilon)  # (B, i, n): d_i^T H
-        hessian = basis.T.cpu().to(torch.float64) @ rows
-        sketches.append((hessian + hessian.transpose(1, 2)) / 2)
-    return torch.cat(sketches)
+    dim = along.shape[0]
+    rows = along.to(z)
+    steps = epsilon * torch.cat((rows, -rows))
+    points = (z + steps[:, None]).detach().requires_grad_()  # (2 dim, count, latent)
+    found = torch.zeros(dim, len(z), dim, dtype=torch.float64)  # (i, count, j)
+    signs: Tensor | None = None
+    with torch.enable_grad():
+        for corner, images in enumerate(space.images(points, conditions)):
+            if signs is None:
+                signs = torch.stack([_signs(images.shape[1:], int(seed)) for seed in seeds]).to(images.device)
+            scalar = (images * signs).sum()
+            del images
+            if not scalar.requires_grad:
+                raise UserError(
+                    "The generator gives no gradient with respect to its latents, which this method needs; run it "
+                    "outside of torch.no_grad() or choose a method that needs none: 'orojar', 'ganspace', 'random'."
+                )
+            gradient = torch.autograd.grad(scalar, points)[0][corner]
+            side = 1 if corner < dim else -1
+            found[corner % dim] += side / (2 * epsilon) * (gradient @ rows.T).cpu().double()
+            if on_pass:
+                on_pass()
+    if not bool(torch.isfinite(found).all()):
+        raise UserError("The generator's gradients are not finite at ordinary latents; check its weights.")
+    hessian = found.transpose(0, 1)  # (count, i, j)
+    return (hessian + hessian.transpose(1, 2)) / 2
+
+
+def _signs(shape: torch.Size, seed: int) -> Tensor:
+    return 2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8) - 1

@@ -1,7 +1,7 @@
 """Activeness: how much the images change with each latent component."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,24 +9,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.generators.protocol import Generator
+from hessian_penalty.penalty.conditions import Conditions
+from hessian_penalty.penalty.evaluation import Evaluator, Passes
 
 PUBLISHED_VALUES = (-2.0, 0.0, 2.0)
 
 
-def _mean_variance(G: Generator, points: Tensor, batch_size: int, **conditions: Any) -> Tensor:
+def _mean_variance(G: Generator, points: Tensor, batch_size: int, conditions: Mapping[str, Any]) -> Tensor:
     """Unbiased variance over the values of one component, averaged over samples and elements.
 
     Args:
-        points: (samples, values, latent).
+        points: (values, samples, latent).
+        conditions: tensors with one entry for each sample follow it.
     """
-    per_pass = max(1, batch_size // points.shape[1])
+    values, samples, _ = points.shape
+    of_samples = Conditions.for_batch(conditions, samples)
     total = torch.zeros((), dtype=torch.float64)
-    for chunk in points.split(per_pass):
-        images = G(chunk.flatten(0, 1), **conditions).unflatten(0, chunk.shape[:2])  # (B, values, C, H, W)
-        squares = (images - images.mean(dim=1, keepdim=True)).square_()  # ten times faster than torch.var on a CPU
-        variances = squares.flatten(2).mean(dim=2).sum(dim=1) / (images.shape[1] - 1)  # (B,)
+    for rows in torch.arange(samples, device=points.device).split(max(1, batch_size // values)):
+        chunk = points[:, rows]
+        passes = Passes(Evaluator(G), chunk[0], of_samples.select(rows).repeat(1))
+        images = torch.stack([image for (image,) in passes.at(chunk, chunk_size=batch_size)])  # (values, B, C, H, W)
+        squares = (images - images.mean(dim=0)).square_()  # ten times faster than torch.var on a CPU
+        variances = squares.flatten(2).mean(dim=2).sum(dim=0) / (values - 1)  # (B,)
         total += variances.cpu().sum(dtype=torch.float64)
-    return total / len(points)
+    return total / samples
 
 
 @torch.no_grad()
@@ -54,6 +60,7 @@ def activeness(
         values: draws of the component a sample, at least 2.
         basis: unit rows to move along instead of the coordinates.
         batch_size: latents a pass; bounds memory.
+        conditions: further arguments of G; tensors with one entry for each of the samples follow them.
 
     Returns:
         float64, on the CPU: one value a component or row of `basis`.
@@ -64,8 +71,8 @@ def activeness(
     found = []
     for row in rows:
         projection = z @ row  # (samples,)
-        points = z[:, None] + (draws - projection[:, None])[:, :, None] * row
-        found.append(_mean_variance(G, points, batch_size, **conditions))
+        points = z + (draws.T - projection)[:, :, None] * row
+        found.append(_mean_variance(G, points, batch_size, conditions))
     return torch.stack(found)
 
 
@@ -103,9 +110,9 @@ def activeness_published(
             z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         found = []
         for i in range(G.latent_dim):
-            points = z[:, None].repeat(1, len(PUBLISHED_VALUES), 1)
-            points[:, :, i] = torch.tensor(PUBLISHED_VALUES, dtype=z.dtype, device=z.device)
-            found.append(_mean_variance(G, points, batch_size, **conditions))
+            points = z.repeat(len(PUBLISHED_VALUES), 1, 1)
+            points[:, :, i] = torch.tensor(PUBLISHED_VALUES, dtype=z.dtype, device=z.device)[:, None]
+            found.append(_mean_variance(G, points, batch_size, conditions))
     return torch.stack(found)
 
 

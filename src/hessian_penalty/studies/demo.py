@@ -157,7 +157,7 @@ class Demo:
         out = self.out / name / "rotated"
         if not out.exists():
             with self._timed(f"{name}: finding directions") as update:
-                rotate_run(vanilla, out, search=self.config.search, seed=self.config.seed, progress=update)
+                rotate_run(vanilla, out, method=self.config.search, seed=self.config.seed, progress=update)
         return RunFolder.open(out)
 
     def _training(self, vanilla: RunFolder) -> TrainingConfig:

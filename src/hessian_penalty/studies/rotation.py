@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.directions.discover import discover
-from hessian_penalty.directions.hessian import HessianSearch, Progress
+from hessian_penalty.directions.method import Method, Progress
 from hessian_penalty.directions.rotation import fold_second_moment, fold_weight
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors
@@ -44,7 +44,7 @@ def rotate_run(
     source: RunFolder,
     out: str | Path,
     *,
-    search: HessianSearch | None = None,
+    method: str | Method = "hessian",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Directions:
@@ -60,7 +60,7 @@ def rotate_run(
     if out.exists():
         raise UserError(f"{out} exists already. Choose another --out, or delete it.")
     generator = load_generator(source)
-    directions = discover(generator, search=search, rng=torch.Generator().manual_seed(seed), progress=progress)
+    directions = discover(generator, method=method, rng=torch.Generator().manual_seed(seed), progress=progress)
     directions.provenance.update(seed=seed, run=source.name, checkpoint=source.latest_checkpoint().name)
     names = [name for name, _ in ProGANGenerator(generator_config(source)).named_parameters()]
     config = source.config()

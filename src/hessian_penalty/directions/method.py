@@ -1,0 +1,220 @@
+"""What every discovery method gets and gives."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hessian_penalty.directions.search_state import SearchState
+from hessian_penalty.errors import UserError
+from hessian_penalty.generators.protocol import Generator
+from hessian_penalty.penalty.conditions import check_conditions
+from hessian_penalty.penalty.elements import check_finite
+from hessian_penalty.penalty.evaluation import Evaluator, Passes
+from hessian_penalty.penalty.precision import full_precision
+
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where to search: a frozen generator, and the subspace of its latents in which directions lie.
+
+    Attributes:
+        G: the generator.
+        rows: orthonormal rows that span the subspace, float64 on the CPU; the identity for all latents.
+        conditions: further arguments of G. The word "random" for an argument `labels` draws `G.sample_labels(count,
+            rng)`, one for each latent; the same for any other name.
+    """
+
+    G: Generator
+    rows: Float[Tensor, "dim latent"]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        """Number of directions that the subspace has room for."""
+        return self.rows.shape[0]
+
+    def sample(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count latent"], dict[str, Any]]:
+        """Draw latents, with the conditions that belong to them.
+
+        Raises:
+            UserError: a condition is "random", and G cannot draw it.
+        """
+        z = self.G.sample_latents(count, rng)
+        drawn = {}
+        for name, value in self.conditions.items():
+            if isinstance(value, str) and value == "random":
+                sampler = getattr(self.G, f"sample_{name}", None)
+                if sampler is None:
+                    raise UserError(
+                        f"`{name}='random'` needs a generator with `sample_{name}(count, rng)`, which "
+                        f"{type(self.G).__name__} has not; give a value."
+                    )
+                value = sampler(count, rng)
+            drawn[name] = value
+        return z, drawn
+
+    def images(
+        self,
+        points: Float[Tensor, "corners rows latent"],
+        conditions: Mapping[str, Any],
+        batch_size: int | None = None,
+    ) -> Iterator[Float[Tensor, "rows *image"]]:
+        """Yield G's images at every corner, in order: all corners see the same random numbers and buffers.
+
+        Args:
+            points: the same latents, moved in different ways.
+            conditions: of one corner's latents.
+            batch_size: most rows in a pass, but at least one corner; None passes one corner at a time.
+
+        Raises:
+            UserError: G is not a function of its latents, or returns something else than one finite tensor with a row
+                for each of them.
+        """
+        try:
+            with full_precision(points.device.type):
+                passes = Passes(Evaluator(self.G), points[0], conditions)
+                for outputs in passes.at(points, chunk_size=batch_size, require_function=True):
+                    if len(outputs) > 1:
+                        raise ValueError(f"`G` must return one tensor of images, got {len(outputs)} tensors.")
+                    check_finite(outputs[0], 0)
+                    yield outputs[0]
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
+
+    def fingerprint(self) -> str:
+        """Return a short hash of some images: two generators with the same one may be taken for the same."""
+        z, conditions = self.sample(2, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            (images,) = self.images(z[None], conditions)
+        rounded = [f"{value:.3g}" for value in images.double().flatten(1).mean(dim=1).tolist()]
+        return hashlib.sha256(" ".join(rounded).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        rows: unit rows in latent space, float64 on the CPU; not in any order.
+        curvature: root mean square second derivative along each row, summed over image elements, where known.
+        notes: what the method has to say about its result, for the provenance.
+    """
+
+    rows: Float[Tensor, "count latent"]
+    curvature: Float[Tensor, " count"] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A way to find directions; its settings are the fields of a frozen dataclass.
+
+    Attributes:
+        name: in the field's words.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def search(
+        self,
+        space: Space,
+        *,
+        rng: torch.Generator,
+        progress: Progress | None = None,
+        state: SearchState | None = None,
+    ) -> Found:
+        """Find directions in the space, as many as it has room for unless the method can only find fewer.
+
+        Args:
+            space: generator and subspace.
+            rng: of every draw.
+            progress: called with what is done and what there is to do.
+            state: where a long search keeps what it has, to go on from there; None keeps nothing.
+
+        Raises:
+            UserError: the method does not suit this generator.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """Return method and settings, for the provenance."""
+        return {"method": self.name, "settings": asdict(self)}  # type: ignore[call-overload]
+
+
+def subspace_rows(G: Generator, subspace: Any) -> Float[Tensor, "dim latent"]:
+    """Return orthonormal rows that span a subspace of the latents.
+
+    Args:
+        G: the generator.
+        subspace: None for all latents; a name that `G.subspaces` holds ("coarse"); a slice, a range or a sequence of
+            component numbers; or a matrix of rows that span it.
+
+    Raises:
+        UserError: an unknown name, component numbers out of range or repeated, rows of another length or linearly
+            dependent.
+
+    >>> from hessian_penalty.generators.function_generator import FunctionGenerator
+    >>> subspace_rows(FunctionGenerator(torch.sin, 3), slice(1, None))
+    tensor([[0., 1., 0.],
+            [0., 0., 1.]], dtype=torch.float64)
+    """
+    n = G.latent_dim
+    if isinstance(subspace, str):
+        named = getattr(G, "subspaces", {})
+        if subspace not in named:
+            known = ", ".join(named) or "none"
+            raise UserError(f"`subspace` {subspace!r} is unknown; this generator names: {known}.")
+        subspace = named[subspace]
+    if subspace is None:
+        subspace = slice(None)
+    if isinstance(subspace, slice):
+        subspace = range(n)[subspace]
+    if isinstance(subspace, Tensor) and subspace.ndim == 2:
+        if subspace.shape[1] != n:
+            raise UserError(f"`subspace` must have rows of {n} components, got {subspace.shape[1]}.")
+        rows = subspace.detach().cpu().double()
+        basis, triangle = torch.linalg.qr(rows.T)
+        if rows.shape[0] > n or float(triangle.diagonal().abs().min()) < 1e-6 * float(rows.norm()):
+            raise UserError("`subspace` must have linearly independent rows.")
+        orthonormal: Tensor = (basis * triangle.diagonal().sign()).T.contiguous()
+        return orthonormal
+    components = [int(component) for component in subspace]
+    if not components or len(set(components)) < len(components) or not all(0 <= c < n for c in components):
+        raise UserError(f"`subspace` must name different components, each in [0, {n - 1}], got {components or 'none'}.")
+    return torch.eye(n, dtype=torch.float64)[components]
+
+
+def require_conditions(G: Generator, conditions: Mapping[str, Any]) -> None:
+    """Refuse by name what G does not take.
+
+    Raises:
+        UserError: G takes no argument of that name.
+    """
+    try:
+        check_conditions(getattr(G, "function", G), conditions)
+    except TypeError as error:
+        raise UserError(str(error)) from None
+
+
+def shifted(
+    z: Float[Tensor, "count latent"], along: Float[Tensor, "dim latent"], eta: float, rng: torch.Generator
+) -> Float[Tensor, "count latent"]:
+    r"""Move each latent along one of the directions, by a number from U(-eta, eta).
+
+    Source: the published search's points, :math:`z + A w` with w one component other than 0.
+
+    >>> shifted(torch.zeros(1, 2), torch.eye(2), 0.0, torch.Generator())
+    tensor([[0., 0.]])
+    """
+    if eta == 0:
+        return z
+    chosen = torch.randint(len(along), (len(z),), generator=rng, device=rng.device).to(along.device)
+    amounts = eta * (2 * torch.rand(len(z), 1, generator=rng, device=rng.device) - 1)
+    return z + amounts.to(z) * along[chosen].to(z)
