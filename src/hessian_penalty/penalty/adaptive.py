@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,12 +37,16 @@ class AdaptiveWeight:
     0.05
     """
 
+    # Not a multiple of 2: training steps that differ (every eighth with R1, say) must not always be the measured ones.
+    INTERVAL: ClassVar[int] = 7
+    SMOOTHING: ClassVar[float] = 0.9
+
     def __init__(
         self,
         fraction: float,
         *,
-        interval: int = 8,
-        smoothing: float = 0.9,
+        interval: int = INTERVAL,
+        smoothing: float = SMOOTHING,
         min_weight: float = 0.0,
         max_weight: float = math.inf,
         initial: float = 0.0,
