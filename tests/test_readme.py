@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ SHORT = {
     "render": "--count 8",
     "import": "",
     "train": "--total-kimg 0.064 --snapshot-kimg 0.032 --batch-size 16 --generator.channels 8 8 8 8 --accelerator cpu",
-    "rotate": "--search.sketches 16 --search.held-out 8 --search.rounds 1",
+    "discover": "--set sketches=16 held_out=8 rounds=1 --videos 2",
+    "edit": "--samples 2",
+    "rotate": "--set sketches=16 held_out=8 rounds=1",
     "report": "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8",
 }
 
@@ -63,6 +66,7 @@ def test_the_commands_run_in_the_order_given(tmp_path, monkeypatch, capsys):
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (70, 90, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(pictures / f"{index}.png")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ran = []
     for line in shell_lines():
         program, *words = shlex.split(line)

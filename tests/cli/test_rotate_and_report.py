@@ -2,7 +2,7 @@ import json
 
 from hessian_penalty.cli.main import main
 
-SEARCH = ["--search.sketches", "16", "--search.held-out", "8", "--search.rounds", "1"]
+SEARCH = ["--set", "sketches=16", "held_out=8", "rounds=1"]
 PROTOCOL = [
     "--protocol.activeness-samples",
     "4",
@@ -45,7 +45,7 @@ def test_mistakes_are_told_without_traceback(small_run, tmp_path, capsys):
     assert "is not a run" in capsys.readouterr().err
     assert main(["report", str(small_run.path), "--data", str(tmp_path)]) == 2
     assert "is not an image data set" in capsys.readouterr().err
-    assert main(["rotate", str(small_run.path), "--out", str(tmp_path / "y"), "--search.sketches", "0"]) == 2
+    assert main(["rotate", str(small_run.path), "--out", str(tmp_path / "y"), "--set", "sketches=0"]) == 2
     error = capsys.readouterr().err
     assert "sketches must be a finite number at least 1, got 0" in error
     assert "Traceback" not in error

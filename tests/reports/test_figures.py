@@ -39,7 +39,7 @@ def test_bars_are_the_activeness_from_most_to_least() -> None:
 def test_many_latents_are_counted_instead_of_drawn() -> None:
     figure = activeness_figure([0.01 * index for index in range(40)])
     assert len(widths(figure)) == 32
-    assert any("8 less active latents not shown" in text for text in svg_texts(figure))
+    assert any("8 less active ones not shown" in text for text in svg_texts(figure))
 
 
 def test_a_dead_model_has_bars_of_no_length() -> None:

@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -60,6 +61,29 @@ def test_labels_stand_beside_their_rows_and_columns() -> None:
     assert not alpha[:, painter.left - 3 : painter.left].any(), "labels keep clear of the tiles"
     assert not alpha[:, 0].all()
     assert painter.tile_corner(1, 1) == (painter.left + 66, painter.top + 66)
+
+
+def test_rows_of_one_label_stand_together_with_the_label_at_their_middle() -> None:
+    painter = GridPainter(4, 1, 64, 64, row_labels=["a", "b"], rows_a_label=2)
+    tops = [painter.tile_corner(row, 0)[1] for row in range(4)]
+    assert [low - high for high, low in itertools.pairwise(tops)] == [66, 76, 66]
+    picture = np.asarray(painter.paint(torch.zeros(4, 1, 1, 64, 64)))
+    assert len(picture) == tops[-1] + 64
+    inked = picture[:, : painter.left, 3].any(axis=1).nonzero()[0]
+    assert abs(inked[inked < 130].mean() - 65) < 4
+    assert abs(inked[inked > 130].mean() - (tops[2] + 65)) < 4
+
+
+def test_rows_may_come_one_by_one() -> None:
+    images = torch.rand(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    painter = GridPainter(3, 2, 8, 8)
+    assert (painter.paint_array(row for row in images) == painter.paint_array(images)).all()
+
+
+def test_labels_keep_clear_of_the_edge_of_a_ground() -> None:
+    picture = np.asarray(image_grid(torch.zeros(1, 1, 3, 64, 64), row_labels=["dd"], background=(0, 0, 0)))
+    assert not picture[:, :8].any()
+    assert picture[:, 8:20].any()
 
 
 def test_even_pads_to_even_sizes() -> None:

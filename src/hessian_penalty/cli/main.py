@@ -17,7 +17,9 @@ COMMANDS = {
     "render": "make a CLEVR-like data set with ground-truth factors",
     "import": "make a data set from your own pictures, in a folder or a zip file",
     "train": "train a ProGAN from a preset, or fine-tune or resume a run",
-    "rotate": "turn a run's latents onto the directions that the Hessian Penalty finds, at no loss of quality",
+    "discover": "find interpretable directions in any frozen generator: pictures, videos, a page",
+    "edit": "edit pictures along a direction",
+    "rotate": "turn a generator's latents onto its directions, at no loss of quality",
     "report": "put runs side by side in one self-contained page",
 }
 

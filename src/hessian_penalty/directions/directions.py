@@ -90,11 +90,15 @@ class Directions:
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":
-        """Read a `.safetensors` file that `save` wrote.
+        """Read a `.safetensors` file that `save` wrote, or a published `.pt` matrix by `read_published`.
 
         Raises:
             UserError: missing, damaged, or not a directions file.
         """
+        if Path(path).suffix == ".pt":
+            from hessian_penalty.directions.published import read_published
+
+            return read_published(path)
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

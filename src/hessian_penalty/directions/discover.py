@@ -9,14 +9,32 @@ import torch
 from torch import Tensor
 
 from hessian_penalty.directions.directions import Directions
+from hessian_penalty.directions.fixed import Coordinates, RandomBasis
+from hessian_penalty.directions.ganspace import GANSpaceSearch
 from hessian_penalty.directions.hessian import HessianSearch
+from hessian_penalty.directions.hessian_gradient import HessianGradientSearch
 from hessian_penalty.directions.method import Method, Progress, Space, require_conditions, subspace_rows
+from hessian_penalty.directions.orojar import OroJaRSearch
 from hessian_penalty.directions.search_state import SearchState
+from hessian_penalty.directions.sefa import SeFaSearch
+from hessian_penalty.directions.voynov import VoynovSearch
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.function_generator import as_generator
 from hessian_penalty.metrics.activeness import activeness
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (HessianSearch,)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        HessianSearch,
+        HessianGradientSearch,
+        OroJaRSearch,
+        SeFaSearch,
+        GANSpaceSearch,
+        VoynovSearch,
+        Coordinates,
+        RandomBasis,
+    )
+}
 ACTIVENESS_SAMPLES, ACTIVENESS_BATCH = 300, 64
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hessian_penalty.directions.descent import NO_GRADIENT
 from hessian_penalty.directions.method import Space
 from hessian_penalty.errors import UserError
 
@@ -57,10 +58,7 @@ def hessian_sketches(
             scalar = (images * signs).sum()
             del images
             if not scalar.requires_grad:
-                raise UserError(
-                    "The generator gives no gradient with respect to its latents, which this method needs; run it "
-                    "outside of torch.no_grad() or choose a method that needs none: 'orojar', 'ganspace', 'random'."
-                )
+                raise UserError(NO_GRADIENT)
             gradient = torch.autograd.grad(scalar, points)[0][corner]
             side = 1 if corner < dim else -1
             found[corner % dim] += side / (2 * epsilon) * (gradient @ rows.T).cpu().double()

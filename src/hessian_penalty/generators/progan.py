@@ -125,7 +125,7 @@ class ProGANGenerator(nn.Module):
         """Standard normal latents on the generator's device; drawn on the device of `rng` where it is given."""
         device = self.to_image.weight.device
         drawn_on = rng.device if rng is not None else device
-        return torch.randn(count, self.latent_dim, generator=rng, device=drawn_on).to(device)
+        return torch.randn(count, self.latent_dim, generator=rng, device=drawn_on).to(self.to_image.weight)
 
     @property
     def first_linear(self) -> EqualizedLinear:

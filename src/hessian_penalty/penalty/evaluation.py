@@ -169,8 +169,8 @@ class Passes:
                     f"output {index} of `G` was written over by its next pass; return a new tensor instead of one that "
                     "G keeps."
                 )
-            difference = float((first.detach() - second).abs().max())
-            allowed = ROUNDING_ALLOWANCE * torch.finfo(first.dtype).eps / 2 * float(second.abs().max())
+            difference = float((first.detach() - second.detach()).abs().max())
+            allowed = ROUNDING_ALLOWANCE * torch.finfo(first.dtype).eps / 2 * float(second.detach().abs().max())
             if difference > allowed:
                 raise ValueError(
                     "`G` is not a function of `z`: evaluated twice at the same latents, from the same buffers and the "

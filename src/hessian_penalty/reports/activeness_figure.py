@@ -13,7 +13,7 @@ MOST_BARS = 32  # more would not be legible; the rest is counted in a line
 
 
 def activeness_figure(
-    activeness: Sequence[float], *, color: str = model_color(0), limit: float | None = None
+    activeness: Sequence[float], *, color: str = model_color(0), limit: float | None = None, prefix: str = "z"
 ) -> Figure:
     """One bar a latent, the most active on top.
 
@@ -21,6 +21,7 @@ def activeness_figure(
         activeness: one figure for each latent.
         color: of the bars.
         limit: end of the axis, to share it between models; None fits it.
+        prefix: of the names: "z" for latents, "direction " for directions.
 
     Raises:
         UserError: no latent.
@@ -37,10 +38,11 @@ def activeness_figure(
     for row, value in enumerate(values):
         text = activeness_text(value, max(values))
         axes.annotate(text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
-    axes.set_yticks(range(len(order)), [f"z{index}" for index in order])
+    axes.set_yticks(range(len(order)), [f"{prefix}{index}" for index in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.12 * end or 1.0)  # room for the last figure
-    axes.set_xlabel("activeness" + (f" ({hidden} less active latents not shown)" if hidden else ""))
+    axes.locator_params(axis="x", nbins=5)  # more would touch each other
+    axes.set_xlabel("activeness" + (f" ({hidden} less active ones not shown)" if hidden else ""))
     style_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     return figure

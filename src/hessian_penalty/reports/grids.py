@@ -1,7 +1,7 @@
 """Many images as one labelled picture."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -17,6 +17,7 @@ from hessian_penalty.errors import UserError
 LEGIBLE_PIXELS = 64  # a tile is enlarged to at least this
 INK = (122, 130, 140)  # mid-tone: legible on a white and on a dark ground
 _LABEL_MARGIN = 8  # between a label and the tiles
+_GROUP_GAP = 10  # additional, between rows of different labels
 
 
 def images_uint8(
@@ -55,7 +56,8 @@ class GridPainter:
         scale: whole number of picture pixels a pixel; None takes the least that makes a tile legible (64 pixels).
         gap: pixels between tiles.
         row_labels, column_labels: one each row, one each column, or None.
-        background: RGB of the ground, or None.
+        rows_a_label: so many rows share a label, at their middle, and stand apart from the others.
+        background: RGB of the ground, or None; row labels then keep clear of its edge too.
         ink: RGB of the labels.
         even: pad to even width and height, as video codecs want it.
 
@@ -74,30 +76,34 @@ class GridPainter:
         gap: int = 2,
         row_labels: Sequence[str] | None = None,
         column_labels: Sequence[str] | None = None,
+        rows_a_label: int = 1,
         background: tuple[int, int, int] | None = None,
         ink: tuple[int, int, int] = INK,
         even: bool = False,
     ) -> None:
-        for name, labels, count in (("row", row_labels, rows), ("column", column_labels, columns)):
+        for name, labels, count in (("row", row_labels, rows // rows_a_label), ("column", column_labels, columns)):
             if labels is not None and len(labels) != count:
                 raise UserError(f"`{name}_labels` must name each {name}: expected {count}, got {len(labels)}.")
-        self.rows, self.columns, self.gap = rows, columns, gap
+        self.rows, self.columns, self.gap, self._together = rows, columns, gap, rows_a_label
         self.scale = scale if scale is not None else max(1, -(-LEGIBLE_PIXELS // min(height, width)))
         self.tile_height, self.tile_width = height * self.scale, width * self.scale
         font = _font(max(12, min(self.tile_height // 4, 22)))
         row_boxes = [_text_size(label, font) for label in row_labels or ()]
         column_boxes = [_text_size(label, font) for label in column_labels or ()]
         self.left = max((box[0] for box in row_boxes), default=-_LABEL_MARGIN) + _LABEL_MARGIN
+        self.left += _LABEL_MARGIN if row_boxes and background is not None else 0
         self.top = max((box[1] for box in column_boxes), default=-_LABEL_MARGIN) + _LABEL_MARGIN
         total_width = self.left + columns * (self.tile_width + gap) - gap
-        total_height = self.top + rows * (self.tile_height + gap) - gap
+        total_height = self.tile_corner(rows - 1, 0)[1] + self.tile_height
         if even:
             total_width, total_height = total_width + total_width % 2, total_height + total_height % 2
         mode, ground = ("RGBA", (*ink, 0)) if background is None else ("RGB", background)
         canvas = Image.new(mode, (total_width, total_height), ground)
         draw = ImageDraw.Draw(canvas)
         for row, label in enumerate(row_labels or ()):
-            middle = (self.left - _LABEL_MARGIN, self.tile_corner(row, 0)[1] + self.tile_height / 2)
+            first, last = row * rows_a_label, (row + 1) * rows_a_label - 1
+            center = (self.tile_corner(first, 0)[1] + self.tile_corner(last, 0)[1] + self.tile_height) / 2
+            middle = (self.left - _LABEL_MARGIN, center)
             draw.multiline_text(middle, label, fill=ink, font=font, anchor="rm", align="right")
         for column, label in enumerate(column_labels or ()):
             bottom = (self.tile_corner(0, column)[0] + self.tile_width / 2, self.top - _LABEL_MARGIN / 2)
@@ -111,23 +117,35 @@ class GridPainter:
 
     def tile_corner(self, row: int, column: int) -> tuple[int, int]:
         """Left and top pixel of a tile."""
-        return self.left + column * (self.tile_width + self.gap), self.top + row * (self.tile_height + self.gap)
+        between_groups = row // self._together * _GROUP_GAP if self._together > 1 else 0
+        top = self.top + row * (self.tile_height + self.gap) + between_groups
+        return self.left + column * (self.tile_width + self.gap), top
 
     def paint_array(
-        self, images: Float[Tensor, "rows columns channels height width"]
+        self,
+        images: Float[Tensor, "rows columns channels height width"]
+        | Iterable[Float[Tensor, "columns channels height width"]],
     ) -> UInt8[np.ndarray, "picture_height picture_width bands"]:
-        """The picture as bytes (height, width, 3 or 4)."""
-        tiles = images_uint8(images).repeat(self.scale, axis=2).repeat(self.scale, axis=3)
+        """The picture as bytes (height, width, 3 or 4).
+
+        Args:
+            images: all of them, or one row after the other, taken as they come.
+        """
         picture = self._canvas.copy()
-        for row in range(self.rows):
-            for column in range(self.columns):
+        for row, of_row in enumerate(images):
+            tiles = images_uint8(of_row).repeat(self.scale, axis=1).repeat(self.scale, axis=2)
+            for column, tile in enumerate(tiles):
                 x, y = self.tile_corner(row, column)
-                picture[y : y + self.tile_height, x : x + self.tile_width, :3] = tiles[row, column]
+                picture[y : y + self.tile_height, x : x + self.tile_width, :3] = tile
                 picture[y : y + self.tile_height, x : x + self.tile_width, 3:] = 255
         return picture
 
-    def paint(self, images: Float[Tensor, "rows columns channels height width"]) -> Image.Image:
-        """The picture."""
+    def paint(
+        self,
+        images: Float[Tensor, "rows columns channels height width"]
+        | Iterable[Float[Tensor, "columns channels height width"]],
+    ) -> Image.Image:
+        """The picture; see `paint_array`."""
         return Image.fromarray(self.paint_array(images))
 
 

@@ -52,3 +52,32 @@ def data_uri(media_type: str, content: bytes) -> str:
     'data:text/plain;base64,aGk='
     """
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def png_image(content: bytes, alt: str) -> Html:
+    """A PNG file as part of the page."""
+    return tag("img", src=data_uri("image/png", content), alt=alt, class_="pixels")
+
+
+def svg_image(content: bytes, alt: str) -> Html:
+    """An SVG file as part of the page."""
+    return tag("img", src=data_uri("image/svg+xml", content), alt=alt)
+
+
+def looping_video(content: bytes, label: str) -> Html:
+    """An MP4 file as part of the page; starts by itself and never ends.
+
+    Args:
+        label: what it shows, for those who cannot see it.
+    """
+    return tag(
+        "video",
+        "This browser cannot show the video; the still traversals above show the same.",
+        src=data_uri("video/mp4", content),
+        autoplay=True,
+        loop=True,
+        muted=True,
+        playsinline=True,
+        controls=True,
+        aria_label=label,
+    )

@@ -52,6 +52,16 @@ def report_html(
     """The page as text; see `write_report`."""
     if not groups:
         raise UserError("The report holds no group of models: give at least one run.")
+    return html_page(
+        title,
+        [_how_to_read(), _contents(groups)],
+        [_group(group, index) for index, group in enumerate(groups)],
+        provenance_section(command, provenance or {}),
+    )
+
+
+def html_page(title: str, introduction: Sequence[Html], sections: Sequence[Html], footer: Html) -> str:
+    """A whole page as text, in the house's style, which follows the reader's light or dark preference."""
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     head = tag(
         "head",
@@ -64,9 +74,9 @@ def report_html(
     )
     body = tag(
         "body",
-        tag("header", tag("h1", title), _how_to_read(), _contents(groups)),
-        tag("main", *(_group(group, index) for index, group in enumerate(groups))),
-        tag("footer", provenance_section(command, provenance or {})),
+        tag("header", tag("h1", title), *introduction),
+        tag("main", *sections),
+        tag("footer", footer),
     )
     return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
 

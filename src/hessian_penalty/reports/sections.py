@@ -6,17 +6,9 @@ from hessian_penalty.reports.activeness_figure import activeness_comparison_figu
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup
 from hessian_penalty.reports.figure_style import figure_svg, model_color
 from hessian_penalty.reports.hessian_figure import hessian_figure
-from hessian_penalty.reports.markup import Html, data_uri, join, tag
+from hessian_penalty.reports.markup import Html, join, looping_video, png_image, svg_image, tag
 from hessian_penalty.reports.training_figure import PANELS, recorded_panels, training_figure
 from hessian_penalty.reports.traversals import MOST_ROWS, by_activeness
-
-
-def _png(content: bytes, alt: str) -> Html:
-    return tag("img", src=data_uri("image/png", content), alt=alt, class_="pixels")
-
-
-def _svg(content: bytes, alt: str) -> Html:
-    return tag("img", src=data_uri("image/svg+xml", content), alt=alt)
 
 
 def _swatch(color: str) -> Html:
@@ -45,7 +37,7 @@ def samples_section(group: ModelGroup) -> Html:
     """Sample sheets."""
     reading = "Random pictures. Quality and variety should not fall from one model to the next."
     return _side_by_side(
-        "Samples", reading, group, lambda entry, _: _png(entry.samples_png, f"Random pictures from {entry.name}")
+        "Samples", reading, group, lambda entry, _: png_image(entry.samples_png, f"Random pictures from {entry.name}")
     )
 
 
@@ -60,7 +52,7 @@ def traversal_section(group: ModelGroup) -> Html:
         "Traversals",
         reading,
         group,
-        lambda entry, _: _png(
+        lambda entry, _: png_image(
             entry.traversal_png, f"Traversals of {entry.name}: a row for each latent, from minus 2 to plus 2"
         ),
     )
@@ -74,17 +66,7 @@ def video_section(group: ModelGroup) -> Html:
     def video(entry: ModelEntry, _: str) -> Html:
         if entry.traversal_mp4 is None:
             return _absent(entry.missing.get("traversal_mp4", "no video was made"))
-        return tag(
-            "video",
-            "This browser cannot show the video; the still traversals above show the same.",
-            src=data_uri("video/mp4", entry.traversal_mp4),
-            autoplay=True,
-            loop=True,
-            muted=True,
-            playsinline=True,
-            controls=True,
-            aria_label=f"Looping traversal of {entry.name}: a row for each latent",
-        )
+        return looping_video(entry.traversal_mp4, f"Looping traversal of {entry.name}: a row for each latent")
 
     reading = (
         "The same rows in motion, each column another picture: a row that stands still is a latent without effect, and "
@@ -104,7 +86,7 @@ def activeness_section(group: ModelGroup) -> Html:
             "All models in one: a steep fall from left to right means that few latents do the work, a flat line that "
             "the work is spread over all."
         )
-        picture = _svg(figure_svg(figure), "Activeness by rank, for " + ", ".join(known))
+        picture = svg_image(figure_svg(figure), "Activeness by rank, for " + ", ".join(known))
         comparison = tag(
             "figure", tag("figcaption", reading, class_="reading"), tag("div", picture, class_="scroll"), class_="wide"
         )
@@ -113,7 +95,7 @@ def activeness_section(group: ModelGroup) -> Html:
     def bars(entry: ModelEntry, color: str) -> Html:
         if entry.activeness is None:
             return _absent(entry.missing.get("activeness", "activeness was not measured"))
-        return _svg(
+        return svg_image(
             figure_svg(activeness_figure(entry.activeness, color=color, limit=limit)),
             f"Activeness bars of {entry.name}",
         )
@@ -134,7 +116,7 @@ def hessian_section(group: ModelGroup) -> Html:
         if entry.hessian is None:
             return _absent(entry.missing.get("hessian", "the Hessian was not measured"))
         order = by_activeness(entry.activeness) if entry.activeness is not None else None
-        return _svg(
+        return svg_image(
             figure_svg(hessian_figure(entry.hessian, order=order, limit=limit)),
             f"Heat map of the mean absolute Hessian of {entry.name}",
         )
@@ -162,7 +144,7 @@ def training_section(group: ModelGroup) -> Html:
     panels = [
         tag(
             "figure",
-            _svg(figure_svg(training_figure(key, runs, colors=colors)), f"{PANELS[key]} of {', '.join(runs)}"),
+            svg_image(figure_svg(training_figure(key, runs, colors=colors)), f"{PANELS[key]} of {', '.join(runs)}"),
         )
         for key in keys
     ]

@@ -17,16 +17,20 @@ from hessian_penalty.reports.samples import generate, seeded_latents
 from hessian_penalty.reports.traversals import TRAVERSAL_LIMIT, traversal_latents, traversal_rows
 from hessian_penalty.reports.video import write_mp4
 
-_GROUND, _LABEL_INK = (22, 26, 31), (201, 209, 217)  # a video has no transparency: its own dark ground, everywhere
+GROUND, LABEL_INK = (22, 26, 31), (201, 209, 217)  # a video has no transparency: its own dark ground, everywhere
 
 
-def swing(frame: int, frames: int) -> float:
+def swing(frame: int, frames: int, limit: float = TRAVERSAL_LIMIT) -> float:
     r"""Value of the moving latent: :math:`-2\cos(2\pi t/T)`, from -2 to 2 and back, smooth at the seam too.
+
+    Args:
+        frame, frames: t and T.
+        limit: what to put for 2.
 
     >>> [round(swing(t, 8), 2) for t in range(9)]
     [-2.0, -1.41, -0.0, 1.41, 2.0, 1.41, 0.0, -1.41, -2.0]
     """
-    return -TRAVERSAL_LIMIT * math.cos(2 * math.pi * frame / frames)
+    return -limit * math.cos(2 * math.pi * frame / frames)
 
 
 def traversal_frames(
@@ -64,7 +68,7 @@ def traversal_frames(
         if painter is None:
             height, width = images.shape[-2:]
             painter = GridPainter(
-                len(order), columns, height, width, row_labels=labels, background=_GROUND, ink=_LABEL_INK, even=True
+                len(order), columns, height, width, row_labels=labels, background=GROUND, ink=LABEL_INK, even=True
             )
         yield painter.paint_array(images)
 

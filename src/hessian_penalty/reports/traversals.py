@@ -35,15 +35,25 @@ def activeness_text(value: float, largest: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def latent_labels(order: Sequence[int], activeness: Sequence[float] | None = None) -> list[str]:
+def latent_labels(order: Sequence[int], activeness: Sequence[float] | None = None, prefix: str = "z") -> list[str]:
     r"""A label for each latent: its name, and below it its activeness where that is known.
 
     >>> latent_labels([3, 0], [0.0, 0.0, 0.0, 0.0213])
     ['z3\n0.021', 'z0\n0.000']
     """
     if activeness is None:
-        return [f"z{index}" for index in order]
-    return [f"z{index}\n{activeness_text(activeness[index], max(activeness))}" for index in order]
+        return [f"{prefix}{index}" for index in order]
+    return [f"{prefix}{index}\n{activeness_text(activeness[index], max(activeness))}" for index in order]
+
+
+def range_headings(columns: int, limit: float) -> list[str]:
+    """Headings of columns from -limit to +limit: the ends, and 0 where a column shows it.
+
+    >>> range_headings(5, 2.5)
+    ['−2.5', '', '0', '', '+2.5']
+    """
+    ends = {0: f"{-limit:+g}", columns - 1: f"{limit:+g}", (columns - 1) / 2: "0"}
+    return [ends.get(column, "").replace("-", "\N{MINUS SIGN}") for column in range(columns)]
 
 
 def traversal_rows(
@@ -123,6 +133,5 @@ def traversal_grid(
     """
     order, labels = traversal_rows(generator.latent_dim, activeness, most)
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, columns)
-    ends = {0: f"{-TRAVERSAL_LIMIT:+.0f}", columns - 1: f"{TRAVERSAL_LIMIT:+.0f}", (columns - 1) / 2: "0"}
-    headings = [ends.get(column, "").replace("-", "\N{MINUS SIGN}") for column in range(columns)]
+    headings = range_headings(columns, TRAVERSAL_LIMIT)
     return image_grid(traverse(generator, seed, order, values), row_labels=labels, column_labels=headings)
