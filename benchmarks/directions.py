@@ -29,6 +29,7 @@ from hessian_penalty.directions.joint_diagonalization import joint_diagonalize
 from hessian_penalty.directions.method import Space, subspace_rows
 from hessian_penalty.directions.sketches import hessian_sketches
 from hessian_penalty.directions.voynov import VoynovSearch
+from hessian_penalty.errors import UserError
 from hessian_penalty.generators.biggan import BigGANConfig, random_biggan
 from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.metrics.activeness import activeness, effective_latents
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
         return torch.randn(count, self.latent_dim, generator=rng)
 
     def forward(self, z):
-        return self.network(z @ self.axes.T)
+        return self.network(z)
 
 
 def draw_bars(factors):
@@ -131,6 +132,11 @@ def taught_decoder(seed, steps=3000):
         optimizer.step()
         schedule.step()
     print(f"decoder taught: mean squared error {loss.item():.4f}")
+    with torch.no_grad():  # behind the rotation: the first layer reads ten latents
+        taught = G.network[0]
+        G.network[0] = nn.Linear(G.latent_dim, taught.out_features)
+        G.network[0].weight.copy_(taught.weight @ G.axes)
+        G.network[0].bias.copy_(taught.bias)
     return G.eval().requires_grad_(False)
 
 
@@ -168,7 +174,11 @@ def compare(name, G, axes, methods, seed, samples, keep):
         counted = Counted(G)
         method = METHODS[method]() if isinstance(method, str) else method
         start = time.perf_counter()
-        found = method.search(Space(counted, subspace_rows(counted, None)), rng=torch.Generator().manual_seed(seed))
+        try:
+            found = method.search(Space(counted, subspace_rows(counted, None)), rng=torch.Generator().manual_seed(seed))
+        except UserError as error:  # SeFa needs a layer that reads the latents
+            print(f"| {label} | does not apply: {str(error).split(';')[0]} | | | | | |", flush=True)
+            continue
         seconds = time.perf_counter() - start
         record[label] = {
             **measured(G, found.rows.float(), axes, seed, samples),
@@ -247,7 +257,9 @@ BIGGAN_BATCH = 8
 SEARCHES = {
     "hessian": HessianSearch(),
     "hessian, 32 sketches": HessianSearch(sketches=32, held_out=32, rounds=2),
-    "hessian-gradient": HessianGradientSearch(steps=600),
+    "hessian, polished": HessianSearch(polish=200),
+    "hessian-gradient, 600 steps": HessianGradientSearch(steps=600),
+    "hessian-gradient, 3000 steps": HessianGradientSearch(steps=3000),
     "orojar": "orojar", "sefa": "sefa", "ganspace": "ganspace",
     "voynov": VoynovSearch(steps=2000),
     "random": "random",

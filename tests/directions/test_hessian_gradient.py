@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from hessian_penalty.directions import search_state
-from hessian_penalty.directions.discover import discover
 from hessian_penalty.directions.descent import block_means, orthonormal_rows
+from hessian_penalty.directions.discover import discover
 from hessian_penalty.directions.hessian_gradient import HessianGradientSearch, PathPenalty, descend
 from hessian_penalty.directions.method import Space, subspace_rows
 from hessian_penalty.directions.search_state import SearchState

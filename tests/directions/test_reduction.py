@@ -4,6 +4,7 @@ from torch import nn
 
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.directions.reduction import drop_latents, image_change
+from hessian_penalty.directions.rotated_generator import RotatedGenerator
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.function_generator import FunctionGenerator
 from hessian_penalty.generators.progan import ProGANConfig, ProGANGenerator
@@ -26,6 +27,10 @@ def with_dead(matrix, live):
     return G.requires_grad_(False)
 
 
+def along(G, rows):
+    return RotatedGenerator(G, rows)
+
+
 def test_dead_latents_cost_nothing_and_live_ones_something():
     matrix = rotation(6)
     G = with_dead(matrix, live=4)
@@ -45,7 +50,9 @@ def test_the_change_of_a_linear_generator_is_known():
         lambda z: (z * scale)[:, :, None, None], 2, lambda n, rng: torch.randn(n, 2, generator=rng).double()
     )
     samples = 4000
-    change = image_change(G, torch.eye(2)[:1].double(), rng=seeded(), samples=samples)
+    change = image_change(
+        G, along(G, torch.eye(2)[:1].double()), torch.eye(2)[:1].double(), rng=seeded(), samples=samples
+    )
     z = G.sample_latents(samples, seeded())
     assert change.mean == pytest.approx(float(z[:, 1].abs().mean()) * 2**0.5, rel=1e-12)
     assert change.worst == pytest.approx(float(z[:, 1].abs().max()) * 2**0.5, rel=1e-12)
@@ -62,7 +69,10 @@ def test_it_does_not_depend_on_the_batch_size_and_compares_under_the_same_condit
 
     G, labels = FunctionGenerator(Labelled(), 3), torch.arange(10.0)
     changes = [
-        image_change(G, torch.eye(3)[:2], rng=seeded(), samples=10, batch_size=size, labels=labels) for size in (3, 10)
+        image_change(
+            G, along(G, torch.eye(3)[:2]), torch.eye(3)[:2], rng=seeded(), samples=10, batch_size=size, labels=labels
+        )
+        for size in (3, 10)
     ]
     assert changes[0] == changes[1]
     assert changes[0].relative > 0.1  # with other labels images would be hundreds apart
@@ -70,15 +80,16 @@ def test_it_does_not_depend_on_the_batch_size_and_compares_under_the_same_condit
 
 def test_noise_is_the_same_for_both_images():
     G = FunctionGenerator(lambda z: z[:, :1, None, None] + torch.randn(len(z), 1, 1, 1), 2)
-    assert image_change(G, torch.eye(2)[:1], rng=seeded(), samples=8).worst == 0
+    assert image_change(G, along(G, torch.eye(2)[:1]), torch.eye(2)[:1], rng=seeded(), samples=8).worst == 0
 
 
 def test_a_constant_generator_changes_by_nothing():
     G = FunctionGenerator(lambda z: torch.ones(len(z), 3, 2, 2), 2)
-    assert image_change(G, torch.eye(2)[:1], rng=seeded(), samples=8).relative == 0
+    assert image_change(G, along(G, torch.eye(2)[:1]), torch.eye(2)[:1], rng=seeded(), samples=8).relative == 0
 
 
-def test_normalised_latents_change_with_a_latent_that_no_weight_reads():
+def test_normalised_latents_keep_their_spread():
+    """A copy normalises the components left to what they had; G at the same w would make them longer."""
     torch.manual_seed(0)
     G = ProGANGenerator(ProGANConfig(6, (8, 8))).double()
     with torch.no_grad():
@@ -87,9 +98,11 @@ def test_normalised_latents_change_with_a_latent_that_no_weight_reads():
     matrix = torch.eye(6, dtype=torch.float64)
     reduced, change = drop_latents(G, matrix, 4, rng=seeded(), samples=50)
     w = torch.randn(5, 4, dtype=torch.float64)
-    assert float((reduced(w) - G(w @ matrix[:4])).detach().abs().max()) < 1e-12
-    assert change.mean > 1e-3
+    normal = w * torch.rsqrt(w.square().mean(dim=1, keepdim=True) + 1e-8)
+    longer = image_change(G, along(G, matrix[:4]), matrix[:4], rng=seeded(), samples=50)
+    assert 1e-3 < change.mean < longer.mean
     G.normalize_latent = False
+    assert float((reduced(w) - G(normal @ matrix[:4])).detach().abs().max()) < 1e-12
     assert drop_latents(G, matrix, 4, rng=seeded(), samples=50)[1].worst < 1e-12
 
 

@@ -23,6 +23,7 @@ from hessian_penalty.penalty.replay import Replay
 AnyGenerator = TypeVar("AnyGenerator", bound=Callable[..., Any])
 
 SAMPLES = 4  # latents at which a folded copy is compared
+RESCALED = 1e-6  # what the small number inside a normalisation may do, where its scale is not kept anyway
 ROUNDING = 1000  # what a deep network makes of rounded weights, in units of the machine epsilon
 
 
@@ -43,14 +44,15 @@ def fold_second_moment(
 
 @torch.no_grad()
 def generator_along(
-    G: AnyGenerator, matrix: Float[Tensor, "rows latent"], conditions: Mapping[str, Any]
+    G: AnyGenerator, matrix: Float[Tensor, "rows latent"], conditions: Mapping[str, Any], *, exact: bool = True
 ) -> AnyGenerator | RotatedGenerator:
     r"""G' with :math:`G'(w) = G(w D)` for orthonormal rows D.
 
     Where exactly one layer reads z, a copy of G with :math:`W' = W D^T` there, compared with G at a few latents to
     rounding. It draws w as G draws z. Behind a normalisation of z over n components, which in the copy is one of w
-    over its m, the weight is multiplied by the ratio of both, :math:`\sqrt{n/m}`. In every other case, and where a
-    copy does not come out equal, a `RotatedGenerator`.
+    over its m, the weight is multiplied by the ratio of both, :math:`\sqrt{n/m}`, unless `exact` is off: then each
+    component that is left keeps the spread that it had in G. In every other case, and where a copy does not come out
+    equal, a `RotatedGenerator`.
 
     Raises:
         UserError: D does not fit G, G takes no such condition, or cannot be evaluated.
@@ -69,13 +71,14 @@ def generator_along(
     if len(layers) == 1 and layers[0].axis is not None and isinstance(unwrapped(G), nn.Module):
         with suppress(Exception):  # whether a module can be copied, and its latents changed, is up to its class
             folded = _folded(G, matrix, layers[0], w, drawn)
-            if _is_along(folded, generator, matrix, w, drawn):
-                return folded
+            rescaled = layers[0].scaled and not exact
+            if _is_along(folded, generator, matrix, w, drawn, RESCALED if rescaled else 0.0):
+                return folded if exact else _folded(G, matrix, layers[0], w, drawn, exact=False)
     return RotatedGenerator(G, matrix)
 
 
 def _folded(
-    G: AnyGenerator, matrix: Tensor, layer: LatentLayer, w: Tensor, conditions: Mapping[str, Any]
+    G: AnyGenerator, matrix: Tensor, layer: LatentLayer, w: Tensor, conditions: Mapping[str, Any], exact: bool = True
 ) -> AnyGenerator:
     """A copy of G with the matrix in the layer's weight."""
     rows, columns = matrix.shape
@@ -85,7 +88,7 @@ def _folded(
     _change_weight(reader, layer, columns, partial(fold_weight, matrix=matrix))
     if rows < columns:
         _resize(folded, reader, rows, columns)
-        if layer.scaled:
+        if layer.scaled and exact:
             (new,) = latent_layers(folded, w, **conditions)
             _change_weight(reader, new, rows, partial(torch.mul, (layer.factors / new.factors).mean().item()))
     if isinstance(G, FunctionGenerator):
@@ -122,7 +125,9 @@ def _resize(folded: Any, reader: Any, rows: int, columns: int) -> None:
         folded.config = replace(folded.config, latent_dim=rows)
 
 
-def _is_along(folded: Any, G: Callable[..., Any], matrix: Tensor, w: Tensor, conditions: Mapping[str, Any]) -> bool:
+def _is_along(
+    folded: Any, G: Callable[..., Any], matrix: Tensor, w: Tensor, conditions: Mapping[str, Any], tolerance: float
+) -> bool:
     """Compare images, and how many latents are drawn."""
     outputs: list[Tensor] = []
     expected: list[Tensor] = []
@@ -133,7 +138,7 @@ def _is_along(folded: Any, G: Callable[..., Any], matrix: Tensor, w: Tensor, con
     rows = matrix.double()
     skew = float((rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max())
     for new, old in zip(outputs, expected, strict=True):
-        allowed = (ROUNDING * torch.finfo(old.dtype).eps + 10 * skew) * float(old.abs().max())
+        allowed = (max(tolerance, ROUNDING * torch.finfo(old.dtype).eps) + 10 * skew) * float(old.abs().max())
         if not float((new - old).abs().max()) <= allowed:
             return False
     draws = getattr(folded, "sample_latents", None)

@@ -17,6 +17,7 @@ from hessian_penalty.penalty.conditions import check_conditions
 from hessian_penalty.penalty.elements import check_finite
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
 from hessian_penalty.penalty.precision import full_precision
+from hessian_penalty.penalty.replay import State
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -66,6 +67,7 @@ class Space:
         points: Float[Tensor, "corners rows latent"],
         conditions: Mapping[str, Any],
         batch_size: int | None = None,
+        start: State | None = None,
     ) -> Iterator[Float[Tensor, "rows *image"]]:
         """Yield G's images at every corner, in order: all corners see the same random numbers and buffers.
 
@@ -73,6 +75,7 @@ class Space:
             points: the same latents, moved in different ways.
             conditions: of one corner's latents.
             batch_size: most rows in a pass, but at least one corner; None passes one corner at a time.
+            start: random numbers and buffers with which every pass begins; None takes the present ones.
 
         Raises:
             UserError: G is not a function of its latents, or returns something else than one finite tensor with a row
@@ -80,7 +83,7 @@ class Space:
         """
         try:
             with full_precision(points.device.type):
-                passes = Passes(Evaluator(self.G), points[0], conditions)
+                passes = Passes(Evaluator(self.G), points[0], conditions, start)
                 for outputs in passes.at(points, chunk_size=batch_size, require_function=True):
                     if len(outputs) > 1:
                         raise ValueError(f"`G` must return one tensor of images, got {len(outputs)} tensors.")

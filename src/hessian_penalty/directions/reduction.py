@@ -15,6 +15,7 @@ from hessian_penalty.directions.rotated_generator import RotatedGenerator, gener
 from hessian_penalty.directions.rotation import require_orthonormal
 from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.penalty.conditions import Conditions
+from hessian_penalty.penalty.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ def drop_latents(
     With the first rows D: :math:`G'(w) = G(w D)`, so that :math:`z = w D` and every component of z orthogonal to the
     rows is 0, the mean of N(0, I). `discover` sorts by activeness: what is dropped are the least active directions.
 
-    Where G normalises its latent, :math:`x = z \sqrt{n} / \lVert z \rVert`, dropping components makes the norm
-    smaller and the normalisation makes up for it: the components kept come out longer than before, and images
-    may change although no weight reads a dropped one. `ImageChange` counts that, and G' does it: its x has norm
-    :math:`\sqrt{n}` too.
+    Where G normalises its latent of n components, :math:`x = z \sqrt{n} / \lVert z \rVert`, the m that are kept would
+    come out longer by about :math:`\sqrt{n/m}`, and images be more extreme than any of G. So a copy normalises them to
+    the spread that they had, :math:`x = w \sqrt{m} / \lVert w \rVert`. A wrapper cannot, as it sees no more than G.
 
     A copy of G with fewer inputs of its first layer where that is possible, else a wrapper around G itself; see
     `rotate_generator`.
@@ -83,13 +83,14 @@ def drop_latents(
     check_number("samples", samples, 2)
     check_number("batch_size", batch_size, 1)
     require_conditions(generator_of(G, kept), conditions)
-    change = image_change(G, kept, rng=rng, samples=samples, batch_size=batch_size, **conditions)
-    return generator_along(G, kept, conditions), change
+    reduced = generator_along(G, kept, conditions, exact=False)
+    return reduced, image_change(G, reduced, kept, rng=rng, samples=samples, batch_size=batch_size, **conditions)
 
 
 @torch.no_grad()
 def image_change(
     G: Callable[..., Any],
+    reduced: Callable[..., Any],
     kept: Float[Tensor, "keep latent"],
     *,
     rng: torch.Generator,
@@ -97,12 +98,12 @@ def image_change(
     batch_size: int = 64,
     **conditions: Any,
 ) -> ImageChange:
-    r"""Compare G(z) with :math:`G(z D^T D)` for orthonormal rows D, and with G of another latent.
+    r"""Compare G(z) with :math:`G'(z D^T)` of a generator of fewer latents, and with G of another latent.
 
-    All three see the same conditions and the same random numbers in G.
+    All three see the same conditions and the same random numbers.
 
     >>> G = lambda z: z[:, :, None, None]
-    >>> image_change(G, torch.eye(2), rng=torch.Generator().manual_seed(0)).mean
+    >>> image_change(G, G, torch.eye(2), rng=torch.Generator().manual_seed(0)).mean
     0.0
     """
     generator = generator_of(G, kept)
@@ -110,15 +111,17 @@ def image_change(
     z, drawn = space.sample(samples, rng)
     z = in_precision_of(generator, z)
     rows = kept.to(z)
-    points = torch.stack([z, z @ rows.T @ rows, z.roll(1, dims=0)])  # (3, samples, latent)
+    points = torch.stack([z, z.roll(1, dims=0)])  # (2, samples, latent)
+    fewer = Space(generator_of(reduced, torch.eye(len(kept))), torch.eye(len(kept), dtype=torch.float64), conditions)
     of_samples = Conditions.for_batch(drawn, samples)
     changes, distances = [], []
     for part in torch.arange(samples).split(batch_size):
-        images = space.images(points[:, part.to(z.device)], of_samples.select(part).repeat(1))
-        original = next(images).double()
-        changed, other = (_root_mean_square(image.double() - original) for image in images)
-        changes.append(changed)
-        distances.append(other)
+        at, given = part.to(z.device), of_samples.select(part).repeat(1)
+        first, second = (Replay(one.G, given, z.device).state() for one in (space, fewer))  # the same random numbers
+        original, other = (image.double() for image in space.images(points[:, at], given, start=first))
+        (changed,) = fewer.images((z[at] @ rows.T)[None], given, start=second)
+        changes.append(_root_mean_square(changed.double() - original))
+        distances.append(_root_mean_square(other - original))
     change, distance = torch.cat(changes), torch.cat(distances).mean().item()
     mean = change.mean().item()
     return ImageChange(mean, change.max().item(), mean / distance if distance > 0 else 0.0)

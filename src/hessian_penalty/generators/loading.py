@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
@@ -44,6 +45,17 @@ def load_module(module: nn.Module, path: Path) -> None:
             "Use the generator settings that it was trained with."
         )
     module.load_state_dict(found)
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write a module's state as safetensors, for `load_module`. Tensors that share memory are written one by one."""
+    save_file(
+        {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in module.state_dict().items()
+        },
+        path,
+    )
 
 
 def generator_config(run: RunFolder) -> ProGANConfig:

@@ -17,7 +17,7 @@ from hessian_penalty.directions.reduction import ImageChange, drop_latents
 from hessian_penalty.directions.rotated_generator import RotatedGenerator
 from hessian_penalty.directions.rotation import require_rotation, rotate_generator
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors
+from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors, save_module
 from hessian_penalty.generators.progan import FIRST_LINEAR_WEIGHT, ProGANGenerator
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.runs import RunFolder, atomic_path, write_json
@@ -121,7 +121,7 @@ def reduce_checkpoint(source: RunFolder, out: Path, directions: Directions, keep
         reduced, changes[name] = drop_latents(load_generator(source, name), directions, keep, rng=rng)
         if not isinstance(reduced, ProGANGenerator):
             raise UserError(f"The {name} of {source.path} cannot take its latents along these directions exactly.")
-        save_file(reduced.state_dict(), out / f"{name}.safetensors")
+        save_module(reduced, out / f"{name}.safetensors")
     return changes["ema"]
 
 
@@ -152,6 +152,5 @@ def rotate_into(
         directions.save(temporary / "directions.safetensors")
         directions.save(temporary / "directions.csv")
         if folded:
-            state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
-            save_file(state, temporary / "generator.safetensors")
+            save_module(module, temporary / "generator.safetensors")
     return folded, change

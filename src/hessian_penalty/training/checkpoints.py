@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hessian_penalty.generators.loading import save_module
 from hessian_penalty.runs import atomic_path
 
 
@@ -37,8 +38,7 @@ def save_checkpoint(
     with atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
         for name, module in modules.items():
-            tensors = {key: value.detach().contiguous() for key, value in module.state_dict().items()}
-            save_file(tensors, temporary / f"{name}.safetensors")
+            save_module(module, temporary / f"{name}.safetensors")
         for name, optimizer in optimizers.items():
             tensors = {key: value.contiguous() for key, value in optimizer_tensors(optimizer).items()}
             save_file(tensors, temporary / f"{name}_optimizer.safetensors")
