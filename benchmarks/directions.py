@@ -213,7 +213,8 @@ def gan(seed, keep):
     with tempfile.TemporaryDirectory() as folder:
         data = unpack_data("clevr-simple", Path(folder) / "data")
         G = load_generator(unpack_run("clevr-simple", Path(folder) / "vanilla", data))
-    compare("clevr-simple, vanilla, n = 12", G, None, SEARCHES, seed, 48, keep)
+    shorter = {label: search for label, search in SEARCHES.items() if "3000" not in label}  # a quarter of an hour
+    compare("clevr-simple, vanilla, n = 12", G, None, shorter, seed, 48, keep)
 
 
 def biggan(seed, keep):

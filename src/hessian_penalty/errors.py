@@ -25,4 +25,13 @@ def check_number(name: str, value: float | int, low: float | int, high: float | 
     raise UserError(f"{name} must be a finite number {wanted}, got {value:g}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether this is what PyTorch raises where the CPU's memory does not suffice.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 LARGEST_SEED = 10**15  # random generators take 64 bits, and some seeds are multiplied by a thousand

@@ -3,7 +3,10 @@ import re
 
 import pytest
 import torch
+from jaxtyping import config
+from safetensors.torch import save_file
 
+from hessian_penalty.directions.descent import gradients
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.errors import UserError
 
@@ -21,6 +24,42 @@ def test_round_trip(directions, tmp_path):
     assert torch.equal(loaded.activeness, directions.activeness)
     assert torch.equal(loaded.curvature, directions.curvature)
     assert loaded.provenance == {"method": "hessian"}
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path):
+    activeness = torch.tensor([3.0, 2.0, 1.0])
+    Directions(torch.eye(3), activeness, activeness).save(tmp_path / "d.safetensors")
+    loaded = Directions.load(tmp_path / "d.safetensors")
+    assert torch.equal(loaded.activeness, activeness)
+    assert torch.equal(loaded.curvature, activeness)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """As for a user: jaxtyping, which only the tests turn on, would refuse the tensor first."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+NO_MATRICES = [
+    (torch.tensor([0.6, 0.8]), r"got torch.float32 of shape \(2,\)"),
+    (torch.ones(1, 1, 1), r"got torch.float32 of shape \(1, 1, 1\)"),
+    (torch.zeros(0, 3), r"got torch.float32 of shape \(0, 3\)"),
+    (torch.eye(3, dtype=torch.int64), r"got torch.int64 of shape \(3, 3\)"),
+]
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(("matrix", "got"), NO_MATRICES)
+def test_what_is_no_matrix_of_directions_is_refused(tmp_path, matrix, got):
+    message = rf"`matrix` must be a floating-point tensor of shape \(count, latent_dim\) with at least one row, {got}"
+    with pytest.raises(UserError, match=f"^{message}; give a direction a row"):
+        Directions(matrix)
+    path = tmp_path / "x.safetensors"
+    save_file({"matrix": matrix}, path)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))} cannot be read as directions: {message}"):
+        Directions.load(path)
 
 
 def test_csv_has_a_row_a_direction(directions, tmp_path):
@@ -58,3 +97,12 @@ def test_refuses_another_file(tmp_path):
     path.write_bytes(b"not tensors")
     with pytest.raises(UserError, match=re.escape(str(path))):
         Directions.load(path)
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_descent_without_gradients_names_what_takes_them_away(without):
+    z = torch.ones(2, requires_grad=True)
+    with without():
+        loss = z.sum()
+    with pytest.raises(UserError, match=rf"gives no gradient .*torch\.{without.__name__}\(\).* 'random'\."):
+        gradients(loss, [z])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hessian_penalty.directions.discover import discover
 from hessian_penalty.directions.ganspace import GANSpaceSearch
@@ -224,6 +225,62 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch, last):
     )
     assert torch.equal(resumed.rows, whole.rows)
     assert shown == [(done, 320) for done in range(last + 32, 321, 32)]
+
+
+class LargestDouble(TorchDispatchMode):
+    """Notes the elements of the largest float64 tensor that an operation gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor) and output.dtype == torch.float64:
+            self.elements = max(self.elements, output.numel())
+        return output
+
+
+def test_latents_are_never_copied_to_float64_as_a_whole():
+    with LargestDouble() as largest:
+        search(FunctionGenerator(nn.Linear(4, 12), 4), samples=20_000, batch_size=1000)
+    assert 0 < largest.elements <= 4 * 4096
+
+
+def test_noise_does_not_pass_for_a_change_with_the_latents_nor_hide_one():
+    with pytest.raises(UserError, match="The generator's images did not change with the latents"):
+        search(FunctionGenerator(lambda z: 0 * z + torch.randn(z.shape), 4))
+    noisy = FunctionGenerator(lambda z: z @ WEIGHT.float().T + 1e-3 * torch.randn(len(z), 12), 4)
+    assert search(noisy).rows.shape == (4, 4)
+
+
+class Noise(nn.Module):
+    def forward(self, z):
+        return torch.randn_like(z)
+
+
+class NoisyNet(Net):
+    """Its layer `noise` draws at each latent what the latent has no part in."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise = Noise()
+
+    def forward(self, z, labels=None):
+        return super().forward(z + self.noise(z), labels)
+
+
+def test_a_layer_of_noise_does_not_change_with_the_latents():
+    with pytest.raises(UserError, match="layer 'noise' did not change with the latents"):
+        search(NoisyNet(), layer="noise")
+    assert search(NoisyNet(), layer="second").notes["layer"] == "second"
+
+
+def test_noise_is_the_same_in_every_search():
+    G = NoisyNet()
+    first = search(G, layer="second").rows
+    torch.manual_seed(5)
+    assert torch.equal(search(G, layer="second").rows, first)
 
 
 class Broken(Net):

@@ -64,13 +64,16 @@ def test_the_change_of_a_linear_generator_is_known():
 
 def test_it_does_not_depend_on_the_batch_size_and_compares_under_the_same_conditions():
     class Labelled(nn.Module):
+        def sample_labels(self, count, rng=None):
+            return torch.arange(count)
+
         def forward(self, z, labels):
             return (z.sin() + 100 * labels[:, None])[:, :, None, None]
 
-    G, labels = FunctionGenerator(Labelled(), 3), torch.arange(10.0)
+    G = FunctionGenerator(Labelled(), 3)
     changes = [
         image_change(
-            G, along(G, torch.eye(3)[:2]), torch.eye(3)[:2], rng=seeded(), samples=10, batch_size=size, labels=labels
+            G, along(G, torch.eye(3)[:2]), torch.eye(3)[:2], rng=seeded(), samples=10, batch_size=size, labels="random"
         )
         for size in (3, 10)
     ]

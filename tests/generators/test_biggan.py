@@ -204,6 +204,7 @@ def test_a_class_for_all_and_a_class_for_each(G, z):
     assert torch.equal(G(z, torch.tensor([7, 7])), images)
     assert torch.equal(G(z, torch.tensor([7, 7], dtype=torch.int32)), images)
     assert torch.equal(G(z, torch.tensor(7)), images)
+    assert torch.equal(G(z, torch.tensor([7])), images)
     assert not torch.allclose(G(z, torch.tensor([7, 8]))[1], images[1], atol=1e-2)
 
 
@@ -330,6 +331,8 @@ def test_random_biggan_is_seeded_and_its_images_vary(G, z):
         (torch.tensor([0, 11]), r"a class in \[0, 9\], or an integer tensor of 2 of them, .* got 11\."),
         (torch.tensor([0, 1, 2]), r"one for each latent, got the shape \(3,\)\."),
         (torch.zeros(2, 10, dtype=torch.int64), r"got the shape \(2, 10\)\."),
+        (torch.zeros(1, 1, dtype=torch.int64), r"got the shape \(1, 1\)\."),
+        (torch.tensor([10]), r"got 10\."),
         (torch.zeros(2), r"got torch.float32; `labels.long\(\)` makes them integers\."),
     ],
 )

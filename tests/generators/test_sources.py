@@ -121,6 +121,8 @@ class TestFunctions:
         ("text", "source", "message", "cause"),
         [
             ("", "mine:make", "mine:make: make does not exist in .*mine.py; callables defined there: none", None),
+            ("", "sys:foo", "sys:foo: foo does not exist in sys; callables defined there: ", None),
+            ("", "sys:path", "sys:path: path is not a function in sys; callables defined there: ", None),
             ("def f(): 0\nclass C: 0\nmake = 3\n", "mine:make", "make is not a function in .*: f, C", None),
             ("", "nothing:make", "cannot be imported: ModuleNotFoundError: No module named 'nothing'", ImportError),
             ("import nothing", "mine:make", r"No module named 'nothing' \(.*mine.py, line 3\)", ImportError),

@@ -86,3 +86,118 @@ def test_effective_latents():
     assert effective_latents(torch.tensor([0.0, 3.0, 0.0])) == pytest.approx(1)
     assert effective_latents(torch.tensor([2.0, 1.0, 1.0])) == pytest.approx(16 / 6)
     assert effective_latents(torch.zeros(3)) == 0
+
+
+class Conditional(Linear):
+    """Component i has the gain gains[i] · labels of the sample's own, and `offset` moves nothing."""
+
+    def __init__(self):
+        self.pairs = []
+
+    def __call__(self, z, labels=None, offset=None):
+        self.pairs.append((z, labels))
+        gains = self.gains * (1 if labels is None else labels[:, None])
+        return (z * gains).sum(1)[:, None, None, None].expand(-1, 3, 2, 2) + (0 if offset is None else offset.mean())
+
+
+@pytest.mark.parametrize("batch_size", [4, 12, 20, 1000])
+@pytest.mark.parametrize("measure", [activeness, activeness_published])
+def test_conditions_follow_their_samples(measure, batch_size):
+    """Labels that tell the sample: every latent comes with its own, as far as the components that stay tell."""
+    samples = 11
+    G, labels = Conditional(), torch.arange(1, samples + 1, dtype=torch.float64)
+    z = G.sample_latents(samples, torch.Generator().manual_seed(0))
+    measure(G, samples=samples, batch_size=batch_size, rng=torch.Generator().manual_seed(0), labels=labels)
+    assert sum(len(points) for points, _ in G.pairs) == 4 * samples * (4 if measure is activeness else 3)
+    for points, given in G.pairs:
+        own = z[given.long() - 1]
+        assert bool(((points - own).abs() < 1e-12).sum(dim=1).ge(3).all())
+
+
+@pytest.mark.parametrize("batch_size", [4, 12, 1000])
+def test_activeness_with_a_label_for_each_sample(batch_size):
+    """-2, 0 and 2 have the variance 4, times the square of gain and label; its mean over the samples."""
+    labels = torch.tensor([0.0, 1.0, 2.0, 5.0, 3.0], dtype=torch.float64)
+    found = activeness_published(Conditional(), samples=5, batch_size=batch_size, labels=labels)
+    assert torch.allclose(found, 4 * Linear.gains.square() * labels.square().mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [4, 16, 1000])
+def test_other_conditions_reach_every_pass_as_they_are(batch_size):
+    offset = torch.arange(3.0, dtype=torch.float64)
+    with_offset, without = (
+        activeness(Conditional(), samples=10, batch_size=batch_size, rng=torch.Generator().manual_seed(0), **given)
+        for given in ({"offset": offset}, {})
+    )
+    assert torch.allclose(with_offset, without, rtol=1e-9)
+
+
+def test_a_condition_as_long_as_a_chunk_stays_as_it_is():
+    """16 latents a pass and value are 64 / 4: the default."""
+
+    class Projected(Linear):
+        latent_dim = 16
+
+        def sample_latents(self, count, rng=None):
+            return torch.randn(count, 16, generator=rng, dtype=torch.float64)
+
+        def __call__(self, z, weight):
+            return (z @ weight)[:, :, None, None]
+
+    weight = torch.eye(16, dtype=torch.float64)
+    assert torch.allclose(activeness(Projected(), samples=300, weight=weight).sum(), weight.new_tensor(1.0), rtol=0.2)
+
+
+class Noisy(torch.nn.Module):
+    """A linear map, noise that is added and dropout, with noise of its own for every sample."""
+
+    latent_dim = 4
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.map = torch.nn.Linear(4, 12).double()
+        self.dropout = torch.nn.Dropout(0.3) if dropout else torch.nn.Identity()
+
+    def sample_latents(self, count, rng=None):
+        return torch.randn(count, 4, generator=rng, dtype=torch.float64)
+
+    def forward(self, z):
+        images = self.map(z)
+        if self.training:
+            images = self.dropout(images) + 10 * torch.randn_like(images)
+        return images.reshape(-1, 3, 2, 2)
+
+
+@pytest.mark.parametrize("measure", [activeness, activeness_published])
+@pytest.mark.parametrize("batch_size", [4, 16, 1000])
+def test_added_noise_is_no_activeness(measure, batch_size):
+    """All values of a component see the same noise, whose variance of 100 is gone then."""
+    torch.manual_seed(0)
+    G = Noisy(dropout=False)
+    noisy, still = (
+        measure(G.train(on), samples=9, batch_size=batch_size, rng=torch.Generator().manual_seed(0))
+        for on in (True, False)
+    )
+    assert torch.allclose(noisy, still, rtol=1e-9)
+
+
+def test_with_dropout_it_is_that_of_the_noise_held_fixed():
+    """The masks of component i are the i-th draw of the generator, and the same for each of its values."""
+    torch.manual_seed(0)
+    G, samples = Noisy(dropout=True), 7
+    state = torch.get_rng_state()
+    found = activeness(G, samples=samples, values=3, batch_size=1000, rng=torch.Generator().manual_seed(1))
+    torch.set_rng_state(state)
+    rng = torch.Generator().manual_seed(1)
+    z = G.sample_latents(samples, rng)
+    draws = torch.randn(samples, 3, generator=rng).double()
+    for component in range(4):
+        state = torch.get_rng_state()
+        images = []
+        for value in range(3):
+            torch.set_rng_state(state)
+            moved = z.clone()
+            moved[:, component] = draws[:, value]
+            images.append(G(moved))
+        expected = torch.stack(images).var(dim=0).mean()
+        assert float(found[component]) == pytest.approx(float(expected.detach()), rel=1e-9)

@@ -1,7 +1,9 @@
 """`hessian-penalty discover`."""
 
+import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from hessian_penalty.cli.method_options import parse_method, settings_help
+from hessian_penalty.cli.method_options import gathered, parse_method, settings_help
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.directions.discover import METHODS
@@ -76,16 +78,19 @@ class Command:
         print(f"{(self.out / 'report.html').resolve()}: open it in a browser. {time.monotonic() - start:.0f} s in all.")
 
 
+def parse(arguments: Sequence[str]) -> Command:
+    """The command from its words; `--set` may be given several times."""
+    return tyro.cli(Command, args=gathered(arguments), prog="hessian-penalty discover")
+
+
 def parse_subspace(text: str | None) -> Any:
     """Return a name as it is, and "0:40" as a slice.
 
     >>> parse_subspace("0:40"), parse_subspace("coarse")
     (slice(0, 40, None), 'coarse')
     """
-    first, colon, last = (text or "").partition(":")
-    if colon and all(part == "" or part.isdigit() for part in (first, last)):
-        return slice(int(first) if first else None, int(last) if last else None)
-    return text
+    found = re.fullmatch(r"([0-9]*):([0-9]*)", text or "")
+    return slice(*(int(part) if part else None for part in found.groups())) if found else text
 
 
 def parse_labels(text: str | None) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def parse_labels(text: str | None) -> dict[str, Any]:
     """
     if text is None:
         return {}
-    return {"labels": int(text) if text.lstrip("-").isdigit() else text}
+    return {"labels": int(text) if re.fullmatch(r"-?[0-9]+", text) else text}
 
 
 def summary(directions: Directions) -> str:

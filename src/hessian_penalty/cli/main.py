@@ -9,7 +9,7 @@ import torch
 import tyro
 from safetensors import SafetensorError
 
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import UserError, is_out_of_memory
 
 # Subcommand → what it does. Each lives in the module of its name here, as a dataclass `Command` with `run()`.
 COMMANDS = {
@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, SafetensorError) as error:
         print(f"hessian-penalty {name}: {error}", file=sys.stderr)
         return 2
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not is_out_of_memory(error):
+            raise
         print(f"hessian-penalty {name}: out of memory ({error}). Use a smaller batch size.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,6 +9,25 @@ from hessian_penalty.directions.method import Method
 from hessian_penalty.errors import UserError
 
 
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a command line with all that was given to `--set`, once or several times, in one place.
+
+    >>> gathered(["RUN", "--set", "a=1", "--seed", "3", "--set", "b=2", "c=3"])
+    ['RUN', '--seed', '3', '--set', 'a=1', 'b=2', 'c=3']
+    """
+    others: list[str] = []
+    settings: list[str] = []
+    target = others
+    for word in arguments:
+        if word == "--set":
+            target = settings
+            continue
+        if word.startswith("--"):
+            target = others
+        target.append(word)
+    return [*others, *(["--set", *settings] if len(arguments) > len(others) else [])]
+
+
 def parse_method(name: str, settings: Sequence[str]) -> Method:
     """Return the method with its settings, each written NAME=VALUE.
 

@@ -1,6 +1,7 @@
 """`hessian-penalty rotate`."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +10,16 @@ import torch
 import tyro
 
 from hessian_penalty.cli.discover_command import parse_labels, summary
-from hessian_penalty.cli.method_options import parse_method, settings_help
+from hessian_penalty.cli.method_options import gathered, parse_method, settings_help
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.directions.discover import METHODS, discover
 from hessian_penalty.directions.reduction import ImageChange
 from hessian_penalty.directions.rotation import rotation_is_free
-from hessian_penalty.errors import LARGEST_SEED, check_number
+from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.sources import SOURCES, open_generator
 from hessian_penalty.runs import RunFolder
-from hessian_penalty.studies.rotation import rotate_into, rotate_run
+from hessian_penalty.studies.rotation import require_keep, require_method, require_new, rotate_into, rotate_run
 
 Turned = tuple[Directions, ImageChange | None, str]  # what was found, what it changes, what to do next
 
@@ -66,6 +67,11 @@ class Command:
         print(told.strip())
 
     def _run(self, directions: Directions | None) -> Turned:
+        for name, given in (("--latent-dim", self.latent_dim), ("--labels", self.labels)):
+            if given is not None:
+                raise UserError(f"{name} is not for a run, which knows its latents and has no classes; leave it out.")
+        if self.device != "cpu":
+            raise UserError("--device is not for a run, which is turned on the CPU; leave it out.")
         method = parse_method(self.method, self.settings)
         with progress_bar("searching directions") as update:
             found, change = rotate_run(
@@ -76,15 +82,24 @@ class Command:
 
     def _any(self, directions: Directions | None) -> Turned:
         method = parse_method(self.method, self.settings)
+        require_new(self.out)
         G = open_generator(self.source, latent_dim=self.latent_dim, device=self.device)
+        require_keep(self.keep, G.latent_dim)
         conditions, rng = parse_labels(self.labels), torch.Generator().manual_seed(self.seed)
         if directions is None:
+            require_method(method)
             with progress_bar("searching directions") as update:
                 directions = discover(G, method=method, rng=rng, progress=update, **conditions)
+            directions.provenance.update(seed=self.seed, source=self.source, conditions=str(conditions))
         folded, change = rotate_into(self.out, G, directions, keep=self.keep, seed=self.seed, **conditions)
         lost = rotation_is_free(G, rng)
         told = (TO_LOAD if folded else TO_WRAP).format(out=self.out)
         return directions, change, f"Note: {lost}\n{told.strip()}" if lost else told
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command from its words; `--set` may be given several times."""
+    return tyro.cli(Command, args=gathered(arguments), prog="hessian-penalty rotate")
 
 
 TO_LOAD = """

@@ -12,7 +12,8 @@ INITS = ("random", "coordinates")
 MOST_MEANS = 20  # numbers in which the provenance tells the course of a search
 NO_GRADIENT = (
     "The generator gives no gradient with respect to its latents, which this method needs; let it run without "
-    "torch.no_grad() and detach(), or choose a method that needs none: 'orojar', 'ganspace', 'random'."
+    "torch.no_grad(), torch.inference_mode() and detach(), or choose a method that needs none: 'orojar', 'ganspace', "
+    "'random'."
 )
 
 

@@ -27,7 +27,8 @@ class Directions:
         provenance: generator, method, seed, settings: what is needed to find them again.
 
     Raises:
-        UserError: rows are not unit vectors, or the lengths differ.
+        UserError: no matrix of floating-point numbers with at least one row, rows that are not unit vectors, or
+            lengths that differ.
     """
 
     matrix: Float[Tensor, "count latent"]
@@ -36,6 +37,11 @@ class Directions:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or not len(self.matrix) or not self.matrix.is_floating_point():
+            raise UserError(
+                "`matrix` must be a floating-point tensor of shape (count, latent_dim) with at least one row, got "
+                f"{self.matrix.dtype} of shape {tuple(self.matrix.shape)}; give a direction a row."
+            )
         norms = self.matrix.norm(dim=1)
         if not bool(torch.isfinite(norms).all()) or float((norms - 1).abs().max()) > 1e-3:
             raise UserError(
@@ -80,7 +86,8 @@ class Directions:
             if path.suffix == ".safetensors":
                 tensors = {"matrix": self.matrix, **measured}
                 metadata = {"provenance": json.dumps(self.provenance)}
-                save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+                copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+                save_file(copies, temporary, metadata)  # which refuses tensors that share memory
             else:
                 with temporary.open("w", newline="") as file:
                     writer = csv.writer(file)
@@ -107,4 +114,7 @@ class Directions:
             provenance = json.loads(metadata.get("provenance", "{}"))
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise UserError(f"{path} cannot be read as directions: {error}. Expected what `save` wrote.") from None
-        return cls(matrix, tensors.get("activeness"), tensors.get("curvature"), provenance)
+        try:
+            return cls(matrix, tensors.get("activeness"), tensors.get("curvature"), provenance)
+        except UserError as error:
+            raise UserError(f"{path} cannot be read as directions: {error}") from None

@@ -21,6 +21,7 @@ from hessian_penalty.directions.voynov import VoynovSearch
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.function_generator import as_generator
 from hessian_penalty.metrics.activeness import activeness
+from hessian_penalty.penalty.arguments import check_generator, check_whole
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -68,7 +69,7 @@ def discover(
         checkpoint: file in which a long search keeps what it has; if it exists, the search goes on from there. It is
             deleted at the end.
         progress: called with (done, total).
-        conditions: passed to G. A tensor of labels must hold one; the word "random" draws them anew for each latent by
+        conditions: passed to G as they are; the word "random" for labels draws them anew for each latent by
             `G.sample_labels(count, rng)`.
 
     Returns:
@@ -89,6 +90,11 @@ def discover(
         if method not in METHODS:
             raise UserError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
         method = METHODS[method]()
+    if not isinstance(method, Method):
+        raise UserError(f"`method` must be a name or a method with its settings, as HessianSearch(), got {method!r}.")
+    if count is not None:
+        check_whole("count", count)
+    check_generator("rng", rng)
     space = Space(generator, subspace_rows(generator, subspace), conditions)
     if count is not None and not 1 <= count <= space.dim:
         raise UserError(f"`count` must lie in [1, {space.dim}], the dimension searched, got {count}.")
@@ -100,8 +106,11 @@ def discover(
         state = SearchState(checkpoint, {**record, "random_state": begin, "conditions": _describe(conditions)})
     found = method.search(space, rng=rng, progress=progress, state=state)
     if state:
+        state.flush()
+    directions = _ordered(space, found.rows, found.curvature, record | found.notes, count, rng)
+    if state:
         state.finish()
-    return _ordered(space, found.rows, found.curvature, record | found.notes, count, rng)
+    return directions
 
 
 def _ordered(
@@ -132,7 +141,7 @@ def _ordered(
 def _describe(value: Any) -> str:
     """A text that is the same for the same subspace or conditions."""
     if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest()[:12]}"
+        return f"{tuple(value.shape)} {hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()[:12]}"
     if isinstance(value, dict):
         return ", ".join(f"{name}={_describe(item)}" for name, item in sorted(value.items()))
     return str(value)

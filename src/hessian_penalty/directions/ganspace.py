@@ -1,6 +1,6 @@
 """Discovery by principal components of a layer's activations, carried back to the latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from hessian_penalty.penalty.layers import match_layers
 from hessian_penalty.penalty.precision import full_precision
 
 SPARE_COMPONENTS = 32
+MEAN_OF = 4096  # latents at a time in float64, whatever the batch size
 IMAGES = "images"
 
 
@@ -40,7 +41,8 @@ class GANSpaceSearch(Method):
 
     The components are exact up to 2048 features; for more, 2 dim + 32 of them are carried along, which is exact for
     activations that have no more (those of a layer that is linear in the latents, say), else close for the leading
-    ones: see `StreamedComponents`. Memory does not grow with the samples.
+    ones: see `StreamedComponents`. All latents are drawn and held at once, with the conditions that belong to them (512
+    MB for a million of 128 components in float32); the memory for all else does not grow with the samples.
 
     Args:
         samples: latents; published with 1,000,000 for BigGAN.
@@ -86,22 +88,21 @@ class GANSpaceSearch(Method):
         of_samples = Conditions.for_batch(conditions, self.samples)
         layer = self._layer_to_read(space, z, of_samples)
         read = _reader(space, layer)
-        first = of_samples.select(torch.arange(2)).repeat(1)
-        before, after = (read(points, first) for points in _exchanged(space, z))
+        first = of_samples.select(torch.arange(2))
+        before, after = (activations.clone() for activations in read(_exchanged(space, z), first))
         if torch.equal(before, after):
             what = "images" if layer is None else f"layer {layer!r}"
             raise UserError(
                 f"The generator's {what} did not change with the latents that are searched; choose another `layer` or "
                 "`subspace`."
             )
-        latents = z.cpu().double() @ space.rows.T
-        stream = StreamedComponents(
-            latents.mean(dim=0), rank=2 * space.dim + SPARE_COMPONENTS, kept=state.load() if state else None
-        )
+        mean = torch.stack([_coordinates(space, part).sum(dim=0) for part in z.split(MEAN_OF)]).sum(dim=0) / len(z)
+        stream = StreamedComponents(mean, rank=2 * space.dim + SPARE_COMPONENTS, kept=state.load() if state else None)
         for start in range(stream.count, self.samples, self.batch_size):
             rows = torch.arange(start, min(start + self.batch_size, self.samples))
-            activations = read(z[rows.to(z.device)], of_samples.select(rows).repeat(1))
-            stream.add(latents[rows], activations.flatten(1).cpu().double())
+            batch = z[rows.to(z.device)]
+            (activations,) = read(batch[None], of_samples.select(rows))
+            stream.add(_coordinates(space, batch), activations.flatten(1).cpu().double())
             if state:
                 state.save(stream.tensors)
             if progress:
@@ -138,6 +139,11 @@ def _module(space: Space) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
+def _coordinates(space: Space, z: Float[Tensor, "count latent"]) -> Float[Tensor, "count dim"]:
+    """Coordinates of latents in the space, float64 on the CPU."""
+    return z.cpu().double() @ space.rows.T
+
+
 def _exchanged(space: Space, z: Tensor) -> Float[Tensor, "2 2 latent"]:
     """Two latents, and the same with their parts in the space exchanged."""
     rows = space.rows.to(z)
@@ -157,7 +163,7 @@ def _first_that_follows(module: nn.Module, points: Float[Tensor, "2 2 latent"], 
 
     handles = [found.register_forward_hook(noting(name)) for name, found in _with_weights(module).items()]
     try:
-        conditions = of_samples.select(torch.arange(2)).repeat(1)
+        conditions = of_samples.select(torch.arange(2))
         runs = []
         for _ in Passes(Evaluator(module), points[0], conditions).at(points):
             runs.append(outputs.copy())
@@ -178,21 +184,22 @@ def _with_weights(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _reader(space: Space, layer: str | None) -> Callable[[Tensor, dict[str, Any]], Tensor]:
-    """How to get activations (rows, ...) from latents."""
+def _reader(space: Space, layer: str | None) -> Callable[[Tensor, Mapping[str, Any]], Iterator[Tensor]]:
+    """How to get activations (rows, ...) at every corner of points: all corners see the same random numbers."""
     evaluate = None if layer is None else Evaluator(_unwrapped(space), layer)
 
-    def read(z: Tensor, conditions: dict[str, Any]) -> Tensor:
+    def read(points: Tensor, conditions: Mapping[str, Any]) -> Iterator[Tensor]:
         if evaluate is None:
-            (images,) = space.images(z[None], conditions)
-            return images
+            yield from space.images(points, conditions)
+            return
         try:
-            with full_precision(z.device.type):
-                (outputs,) = Passes(evaluate, z, conditions).at(z[None], most_outputs=1)
-            check_finite(outputs[0], 0)
+            with full_precision(points.device.type):
+                passes = Passes(evaluate, points[0], conditions, space.noise(points[0], conditions))
+                for outputs in passes.at(points, most_outputs=1):
+                    check_finite(outputs[0], 0)
+                    yield outputs[0]
         except (TypeError, ValueError) as error:
             raise UserError(_of_one_layer(error)) from error
-        return outputs[0]
 
     return read
 

@@ -38,7 +38,7 @@ class HessianSearch(Method):
         epsilon: step of the differences of gradients.
         eta: latents are moved along one of the current directions each, by a number from U(-eta, eta), as the
             published search does with 5; 0 searches among the generator's own latents.
-        batch_size: latents a pass of G; bounds memory.
+        batch_size: latents a pass of G; bounds memory but for the sketches themselves, 8 n² bytes each.
         smallest_gain: relative fall of the held-out penalty below which rounds end.
         polish: steps of gradient descent from the basis found (see `HessianGradientSearch`, whose other settings it
             takes), kept if the held-out penalty falls; 0 is none. A few hundred, where a little is left to gain.
@@ -160,7 +160,7 @@ class _Search:
                 self._advance(2 * len(along) * len(rows))
             else:
                 self._kept[name] = hessian_sketches(
-                    self.space, z[rows], of_samples.select(rows).repeat(1), along=along,
+                    self.space, z[rows], of_samples.select(rows), along=along,
                     epsilon=self.settings.epsilon, seeds=seeds[rows], on_pass=on_pass,
                 )  # fmt: skip
                 if self.state:

@@ -191,7 +191,7 @@ class PathPenalty:
     def __init__(self, space: Space, settings: HessianGradientSearch) -> None:
         self._G, self._space, self._settings = space.G, space, settings
         self._z, self._along = torch.empty(0), torch.empty(0)
-        self._conditions: dict[str, Any] = {}
+        self._conditions: Mapping[str, Any] = {}
 
     def __call__(self, w: Float[Tensor, "batch dim"]) -> Any:
         return self._G(self._z + w @ self._along, **self._conditions)

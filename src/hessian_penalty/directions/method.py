@@ -1,6 +1,7 @@
 """What every discovery method gets and gives."""
 
 import hashlib
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.directions.search_state import SearchState
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import UserError, is_out_of_memory
+from hessian_penalty.generators.function_generator import FunctionGenerator
 from hessian_penalty.generators.protocol import Generator
-from hessian_penalty.penalty.conditions import check_conditions
+from hessian_penalty.penalty.conditions import Conditions, check_conditions
 from hessian_penalty.penalty.elements import check_finite
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
 from hessian_penalty.penalty.precision import full_precision
-from hessian_penalty.penalty.replay import State
+from hessian_penalty.penalty.replay import Replay, State
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -42,14 +44,14 @@ class Space:
         """Number of directions that the subspace has room for."""
         return self.rows.shape[0]
 
-    def sample(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count latent"], dict[str, Any]]:
+    def sample(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count latent"], Conditions]:
         """Draw latents, with the conditions that belong to them.
 
         Raises:
             UserError: a condition is "random", and G cannot draw it.
         """
         z = self.G.sample_latents(count, rng)
-        drawn = {}
+        drawn, given = {}, {}
         for name, value in self.conditions.items():
             if isinstance(value, str) and value == "random":
                 sampler = getattr(self.G, f"sample_{name}", None)
@@ -58,9 +60,10 @@ class Space:
                         f"`{name}='random'` needs a generator with `sample_{name}(count, rng)`, which "
                         f"{type(self.G).__name__} has not; give a value."
                     )
-                value = sampler(count, rng)
-            drawn[name] = value
-        return z, drawn
+                drawn[name] = sampler(count, rng)
+            else:
+                given[name] = value
+        return z, Conditions(drawn, given)
 
     def images(
         self,
@@ -71,34 +74,55 @@ class Space:
     ) -> Iterator[Float[Tensor, "rows *image"]]:
         """Yield G's images at every corner, in order: all corners see the same random numbers and buffers.
 
+        Where G draws noise it is that of a seed made from the first corner: the same in every search and on resuming.
+
         Args:
             points: the same latents, moved in different ways.
             conditions: of one corner's latents.
             batch_size: most rows in a pass, but at least one corner; None passes one corner at a time.
-            start: random numbers and buffers with which every pass begins; None takes the present ones.
+            start: random numbers and buffers with which every pass begins, as `noise` gives them.
 
         Raises:
-            UserError: G is not a function of its latents, or returns something else than one finite tensor with a row
-                for each of them.
+            UserError: G fails, is not a function of its latents, or returns something else than one finite tensor with
+                a row for each of them.
         """
         try:
+            start = start or self.noise(points[0], conditions)
             with full_precision(points.device.type):
                 passes = Passes(Evaluator(self.G), points[0], conditions, start)
                 for outputs in passes.at(points, chunk_size=batch_size, require_function=True):
                     if len(outputs) > 1:
                         raise ValueError(f"`G` must return one tensor of images, got {len(outputs)} tensors.")
+                    if outputs[0].ndim < 2:
+                        raise ValueError("`G` must return images, got one number for each latent.")
                     check_finite(outputs[0], 0)
                     yield outputs[0]
+        except torch.OutOfMemoryError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
+        except (RuntimeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"The generator fails at latents of the shape {tuple(points[0].shape)}: {str(error).splitlines()[0]}. "
+                "Check the number of latents and the conditions."
+            ) from error
+
+    def noise(self, z: Float[Tensor, "rows latent"], conditions: Mapping[str, Any]) -> State:
+        """Return the random numbers and buffers with which passes at z begin: those of a seed made from z."""
+        seed = zlib.crc32(z.detach().cpu().contiguous().numpy().tobytes())
+        return Replay(self.G, conditions, z.device).seeded_state(seed)
 
     def fingerprint(self) -> str:
         """Return a short hash of some images: two generators with the same one may be taken for the same."""
         z, conditions = self.sample(2, torch.Generator().manual_seed(0))
         with torch.no_grad():
             (images,) = self.images(z[None], conditions)
-        rounded = [f"{value:.3g}" for value in images.double().flatten(1).mean(dim=1).tolist()]
-        return hashlib.sha256(" ".join(rounded).encode()).hexdigest()[:12]
+        values = images.double().flatten().cpu()
+        chosen = values[torch.linspace(0, len(values) - 1, 32).round().long()] / values.abs().max().clamp(min=1e-30)
+        rounded = [f"{value:.2f}" for value in (*chosen.tolist(), float(chosen.std()))]
+        return hashlib.sha256(" ".join([*rounded, str(tuple(images.shape))]).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -146,6 +170,11 @@ class Method(ABC):
             UserError: the method does not suit this generator.
         """
 
+    @property
+    def finds_rotation(self) -> bool:
+        """Whether the rows found are orthonormal and as many as the space has room for: a generator can be rotated."""
+        return True
+
     def record(self) -> dict[str, Any]:
         """Return method and settings, for the provenance."""
         return {"method": self.name, "settings": asdict(self)}  # type: ignore[call-overload]
@@ -179,15 +208,19 @@ def subspace_rows(G: Generator, subspace: Any) -> Float[Tensor, "dim latent"]:
         subspace = slice(None)
     if isinstance(subspace, slice):
         subspace = range(n)[subspace]
-    if isinstance(subspace, Tensor) and subspace.ndim == 2:
+    if getattr(subspace, "ndim", 1) == 2:
+        subspace = torch.as_tensor(subspace)
         if subspace.shape[1] != n:
             raise UserError(f"`subspace` must have rows of {n} components, got {subspace.shape[1]}.")
         rows = subspace.detach().cpu().double()
         basis, triangle = torch.linalg.qr(rows.T)
-        if rows.shape[0] > n or float(triangle.diagonal().abs().min()) < 1e-6 * float(rows.norm()):
-            raise UserError("`subspace` must have linearly independent rows.")
+        least = float(triangle.diagonal().abs().min()) if 0 < rows.shape[0] <= n else 0.0
+        if not least > 1e-6 * float(rows.norm()):
+            raise UserError("`subspace` must have linearly independent rows of finite numbers, at least one.")
         orthonormal: Tensor = (basis * triangle.diagonal().sign()).T.contiguous()
         return orthonormal
+    if isinstance(subspace, int | float) or any(isinstance(component, bool | float) for component in subspace):
+        raise UserError(f"`subspace` must be component numbers, a name or a matrix of rows, got {subspace!r}.")
     components = [int(component) for component in subspace]
     if not components or len(set(components)) < len(components) or not all(0 <= c < n for c in components):
         raise UserError(f"`subspace` must name different components, each in [0, {n - 1}], got {components or 'none'}.")
@@ -201,7 +234,7 @@ def require_conditions(G: Generator, conditions: Mapping[str, Any]) -> None:
         UserError: G takes no argument of that name.
     """
     try:
-        check_conditions(getattr(G, "function", G), conditions)
+        check_conditions(G.function if isinstance(G, FunctionGenerator) else G, conditions)
     except TypeError as error:
         raise UserError(str(error)) from None
 

@@ -108,7 +108,7 @@ class OroJaRSearch(Method):
             name = f"group.{len(parts)}"
             if name not in kept:
                 kept[name] = jacobian_grams(
-                    space, z[rows.to(z.device)], of_samples.select(rows).repeat(1), epsilon=self.epsilon,
+                    space, z[rows.to(z.device)], of_samples.select(rows), epsilon=self.epsilon,
                     batch_size=self.batch_size,
                 )  # fmt: skip
                 if state:

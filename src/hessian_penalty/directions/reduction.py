@@ -116,7 +116,7 @@ def image_change(
     of_samples = Conditions.for_batch(drawn, samples)
     changes, distances = [], []
     for part in torch.arange(samples).split(batch_size):
-        at, given = part.to(z.device), of_samples.select(part).repeat(1)
+        at, given = part.to(z.device), of_samples.select(part)
         first, second = (Replay(one.G, given, z.device).state() for one in (space, fewer))  # the same random numbers
         original, other = (image.double() for image in space.images(points[:, at], given, start=first))
         (changed,) = fewer.images((z[at] @ rows.T)[None], given, start=second)

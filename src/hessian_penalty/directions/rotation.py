@@ -62,8 +62,9 @@ def rotate_generator(
     In every other case a `RotatedGenerator` around G itself, which turns w in each pass. Equal up to rounding, and up
     to what the rows lack to be orthonormal if G normalises.
 
-    The copy draws w as G draws z, the wrapper draws z and turns it: the same for latents with a distribution that no
-    rotation changes, as N(0, I); see `rotation_is_free`.
+    The copy of a module with a sampler of its own draws w as G draws z. The copy of a `FunctionGenerator`, which gets
+    its sampler from outside, and the wrapper draw z as G does and turn it, :math:`w = z D^T`. Both are the same for
+    latents with a distribution that no rotation changes, as N(0, I); see `rotation_is_free`.
 
     Args:
         G: the generator, or any callable from latents to images.

@@ -31,6 +31,7 @@ class SearchState:
         self._identity = json.dumps(identity, sort_keys=True)
         self._last_save = time.monotonic()
         self._found: dict[str, Tensor] | None = None
+        self._unsaved: dict[str, Tensor] | None = None
         if self.path.exists():
             self._found = self._read()
 
@@ -56,13 +57,19 @@ class SearchState:
         return self._found
 
     def save(self, tensors: dict[str, Tensor], *, now: bool = False) -> None:
-        """Keep tensors, unless the last time was a moment ago."""
-        if not now and time.monotonic() - self._last_save < SECONDS_BETWEEN_SAVES:
+        """Keep tensors; on disk, unless the last time was a moment ago."""
+        self._unsaved = tensors
+        if now or time.monotonic() - self._last_save >= SECONDS_BETWEEN_SAVES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not yet on disk."""
+        if self._unsaved is None:
             return
         with atomic_path(self.path) as temporary:
-            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in self._unsaved.items()}
             save_file(kept, temporary, {"identity": self._identity})
-        self._last_save = time.monotonic()
+        self._last_save, self._unsaved = time.monotonic(), None
 
     def finish(self) -> None:
         """Delete the file: the search is done."""

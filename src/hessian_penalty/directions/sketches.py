@@ -48,18 +48,20 @@ def hessian_sketches(
     dim = along.shape[0]
     rows = along.to(z)
     steps = epsilon * torch.cat((rows, -rows))
-    points = (z + steps[:, None]).detach().requires_grad_()  # (2 dim, count, latent)
+    start = space.noise(z, conditions)
     found = torch.zeros(dim, len(z), dim, dtype=torch.float64)  # (i, count, j)
     signs: Tensor | None = None
     with torch.enable_grad():
-        for corner, images in enumerate(space.images(points, conditions)):
+        for corner, step in enumerate(steps):
+            point = (z + step).detach().requires_grad_()
+            (images,) = space.images(point[None], conditions, start=start)
             if signs is None:
                 signs = torch.stack([_signs(images.shape[1:], int(seed)) for seed in seeds]).to(images.device)
             scalar = (images * signs).sum()
             del images
             if not scalar.requires_grad:
                 raise UserError(NO_GRADIENT)
-            gradient = torch.autograd.grad(scalar, points)[0][corner]
+            (gradient,) = torch.autograd.grad(scalar, point)
             side = 1 if corner < dim else -1
             found[corner % dim] += side / (2 * epsilon) * (gradient @ rows.T).cpu().double()
             if on_pass:

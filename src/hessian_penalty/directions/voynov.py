@@ -83,6 +83,11 @@ class VoynovSearch(Method):
         check_number("shift_weight", self.shift_weight, 0)
         check_init(self.init)
 
+    @property
+    def finds_rotation(self) -> bool:
+        """Whether rows are made orthonormal."""
+        return self.orthonormal
+
     def search(
         self,
         space: Space,

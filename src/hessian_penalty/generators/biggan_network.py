@@ -145,7 +145,7 @@ class BigGAN(nn.Module):
 
         Args:
             z: latents.
-            labels: a class for all of them, or a tensor of one for each.
+            labels: a class for all of them, as a number or a tensor of one element, or a tensor of one for each.
 
         Raises:
             UserError: latents of another length; classes that are missing, out of range, or not one for each latent.
@@ -185,7 +185,7 @@ class BigGAN(nn.Module):
         numbers = torch.as_tensor(labels)
         if numbers.dtype not in (torch.int32, torch.int64):
             raise UserError(f"`labels` must be {wanted}, got {numbers.dtype}; `labels.long()` makes them integers.")
-        if numbers.ndim and numbers.shape != z.shape[:1]:
+        if numbers.ndim and numbers.shape not in (z.shape[:1], (1,)):
             raise UserError(f"`labels` must be {wanted}, got the shape {tuple(numbers.shape)}.")
         outside = numbers[(numbers < 0) | (numbers > most)]
         if len(outside):

@@ -53,6 +53,12 @@ class FunctionGenerator:
             raise UserError(f"`latent_dim` is {latent_dim}, but `sample` draws latents of {drawn} components.")
         self.latent_dim: int = latent_dim or drawn or 0
 
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what else the function has to say: how conditions are drawn, which subspaces it names."""
+        if name == "subspaces" or name.startswith("sample_"):
+            return getattr(self.function, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def sample_latents(self, count: int, rng: torch.Generator | None = None) -> Float[Tensor, "count latent"]:
         """Draw latents."""
         if self._sample is not None:
@@ -82,4 +88,9 @@ def as_generator(G: Any, latent_dim: int | None = None) -> Generator:
         return generator
     if not callable(G):
         require_generator(G)
+    own = getattr(G, "latent_dim", None)
+    if isinstance(own, int):
+        if latent_dim not in (None, own):
+            raise UserError(f"`latent_dim` is {latent_dim}, but the generator's own is {own}; leave it out.")
+        latent_dim = own
     return FunctionGenerator(G, latent_dim)

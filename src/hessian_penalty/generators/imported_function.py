@@ -47,7 +47,7 @@ def call_named(name: str) -> Any:
             have = "is not a function" if hasattr(module, function_name) else "does not exist"
             defined = [key for key, value in vars(module).items() if _is_own_callable(value, module)]
             raise UserError(
-                f"{name}: {function_name} {have} in {module.__file__ or module_name}; "
+                f"{name}: {function_name} {have} in {getattr(module, '__file__', None) or module_name}; "
                 f"callables defined there: {', '.join(defined) or 'none'}."
             )
         try:

@@ -27,7 +27,7 @@ def _mean_variance(G: Generator, points: Tensor, batch_size: int, conditions: Ma
     total = torch.zeros((), dtype=torch.float64)
     for rows in torch.arange(samples, device=points.device).split(max(1, batch_size // values)):
         chunk = points[:, rows]
-        passes = Passes(Evaluator(G), chunk[0], of_samples.select(rows).repeat(1))
+        passes = Passes(Evaluator(G), chunk[0], of_samples.select(rows))
         images = torch.stack([image for (image,) in passes.at(chunk, chunk_size=batch_size)])  # (values, B, C, H, W)
         squares = (images - images.mean(dim=0)).square_()  # ten times faster than torch.var on a CPU
         variances = squares.flatten(2).mean(dim=2).sum(dim=0) / (values - 1)  # (B,)

@@ -1,7 +1,7 @@
 """What goes to the generator beside the latents: labels, levels of detail, masks."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Keyword arguments of G: those that belong to the samples of a batch, and the others.
+class Conditions(Mapping[str, Any]):
+    """Keyword arguments of G: those that belong to the samples of a batch, and the others. A mapping of both.
 
     >>> import torch
     >>> Conditions.for_batch({"labels": torch.tensor([3, 7]), "lod": 2.0}, batch=2).repeat(2)
@@ -24,14 +24,26 @@ class Conditions:
     def for_batch(cls, values: Mapping[str, Any], batch: int) -> "Conditions":
         """Sort arguments: a tensor whose first dimension is the batch belongs to the samples.
 
-        Anything else, a nested container included, goes to G as it is.
+        Anything else, a nested container included, goes to G as it is. What is sorted already stays so.
         """
+        if isinstance(values, Conditions):
+            return values
         of_samples = {
             name: value
             for name, value in values.items()
             if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
         }
         return cls(of_samples, {name: value for name, value in values.items() if name not in of_samples})
+
+    def __getitem__(self, name: str) -> Any:
+        return self.of_samples[name] if name in self.of_samples else self.others[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.others
+        yield from self.of_samples
+
+    def __len__(self) -> int:
+        return len(self.others) + len(self.of_samples)
 
     def repeat(self, copies: int) -> dict[str, Any]:
         """Return the arguments for `copies` batches, one after the other."""

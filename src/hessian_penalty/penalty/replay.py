@@ -70,12 +70,23 @@ class Replay:
                 )
         self._sources = _sources(device, generators)
         self._start = start
-        self._first = start is None
+        self._first = self._moves = start is None  # whether the next pass moves the random numbers on; the first one
+        self._ran = False
         self.draws = start is not None and start.draws
 
     def state(self) -> State:
         """Return a copy of the present state."""
         return State(self._random(), _copied(self._held()))
+
+    def seeded_state(self, seed: int) -> State:
+        """Return the present buffers, with the random numbers of a seed."""
+        random = {
+            source: torch.Generator(source.device).manual_seed(seed).get_state()
+            if isinstance(source, torch.Generator)
+            else state
+            for source, state in self._random().items()
+        }
+        return State(random, _copied(self._held()))
 
     def after_pass(self, start: State) -> State:
         """Return the state again, with whether a pass that was made since has drawn."""
@@ -93,8 +104,10 @@ class Replay:
         try:
             yield
         finally:
+            if not self._ran:
+                self.draws = self.draws or not _same(self._start.random, self._random())
+                self._ran = True
             if self._first:
-                self.draws = not _same(self._start.random, self._random())
                 self._first = False
             else:
                 self._set_random(outside)
@@ -103,8 +116,9 @@ class Replay:
     def forget(self) -> None:
         """Undo the first pass: the next one is the first."""
         assert self._start is not None  # there was one
-        self._set_random(self._start.random)
-        self._first = True
+        if self._moves:
+            self._set_random(self._start.random)
+            self._first = True
 
     def _held(self) -> list[tuple[nn.Module, str, Tensor | None]]:
         return [(module, name, buffer) for module in self._modules for name, buffer in module._buffers.items()]

@@ -1,6 +1,6 @@
 """One self-contained HTML page about found directions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hessian_penalty.directions.directions import Directions
@@ -11,32 +11,40 @@ from hessian_penalty.reports.page import html_page
 from hessian_penalty.reports.provenance import flatten, provenance_section
 from hessian_penalty.runs import atomic_path
 
-PAGE_NAME, SHEET_NAME, VIDEO_PATTERN = "report.html", "directions.png", "direction*.mp4"
+PAGE_NAME, SHEET_NAME = "report.html", "directions.png"
 MOST_EMBEDDED = 24_000_000  # bytes of video inside the page; further files are linked
 
 
-def directions_page(directions: Directions, folder: str | Path, title: str, *, command: str | None = None) -> None:
-    """Write `report.html` into a folder, with the sheet (`directions.png`) and the videos that are there.
+def directions_page(
+    directions: Directions,
+    folder: str | Path,
+    title: str,
+    *,
+    sheet: Path | None,
+    videos: Sequence[Path],
+    command: str | None = None,
+) -> None:
+    """Write `report.html` into a folder, with a sheet and videos.
 
-    Sheet and videos become part of the page, as long as the videos are not too large together; the others are linked,
-    and have to stay beside it.
+    Both become part of the page, as long as the videos are not too large together; the others are linked, and have to
+    stay beside it. No other file of the folder is looked at: it may hold pictures of an earlier search.
 
     Args:
         directions: what the page is about.
-        folder: of the files, as `direction_sheet` and `direction_videos` wrote them.
+        folder: where the page goes, and where the videos are.
         title: heading of the page.
+        sheet: as `direction_sheet` wrote it; None where there is none.
+        videos: as `direction_videos` returned them, in the order in which they are shown.
         command: the command line that made it.
     """
-    folder = Path(folder)
-    sheet = folder / SHEET_NAME
-    videos: dict[str, bytes | None] = {}
+    contents: dict[str, bytes | None] = {}
     room = MOST_EMBEDDED
-    for path in sorted(folder.glob(VIDEO_PATTERN)):
+    for path in videos:
         room -= path.stat().st_size
-        videos[path.name] = path.read_bytes() if room >= 0 else None
-    section = directions_section(directions, sheet_png=sheet.read_bytes() if sheet.exists() else None, videos=videos)
+        contents[path.name] = path.read_bytes() if room >= 0 else None
+    section = directions_section(directions, sheet_png=sheet.read_bytes() if sheet else None, videos=contents)
     page = html_page(title, [_how_to_read()], [section], provenance_section(command, {}))
-    with atomic_path(folder / PAGE_NAME) as temporary:
+    with atomic_path(Path(folder) / PAGE_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Turn runs and other generators onto directions: their latents become the directions."""
 
-import dataclasses
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hessian_penalty.directions.directions import Directions
-from hessian_penalty.directions.discover import discover
+from hessian_penalty.directions.discover import METHODS, discover
 from hessian_penalty.directions.folding import fold_second_moment, fold_weight
 from hessian_penalty.directions.method import Method, Progress
 from hessian_penalty.directions.reduction import ImageChange, drop_latents
 from hessian_penalty.directions.rotated_generator import RotatedGenerator
 from hessian_penalty.directions.rotation import require_rotation, rotate_generator
 from hessian_penalty.errors import UserError
+from hessian_penalty.generators.function_generator import FunctionGenerator
 from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors, save_module
 from hessian_penalty.generators.progan import FIRST_LINEAR_WEIGHT, ProGANGenerator
 from hessian_penalty.generators.protocol import Generator
@@ -44,6 +45,41 @@ def rotate_checkpoint(source: Path, out: Path, matrix: Tensor, first_parameter: 
             if key in tensors:  # Adam has none before its first step
                 tensors[key] = fold(tensors[key], matrix)
         save_file(tensors, out / moments.name)
+
+
+def require_new(out: str | Path) -> Path:
+    """Refuse a path at which there is something.
+
+    Raises:
+        UserError: it exists.
+    """
+    if Path(out).exists():
+        raise UserError(f"{out} exists already. Choose another --out, or delete it.")
+    return Path(out)
+
+
+def require_keep(keep: int | None, latent_dim: int) -> None:
+    """Refuse a number of latents to keep that there are not.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    if keep is not None and not 1 <= keep <= latent_dim:
+        raise UserError(f"`keep` must lie in [1, {latent_dim}], the number of latents, got {keep}.")
+
+
+def require_method(method: str | Method) -> None:
+    """Refuse a method whose directions no generator can be rotated onto, before it searches.
+
+    Raises:
+        UserError: its rows are not orthonormal.
+    """
+    chosen = METHODS[method]() if isinstance(method, str) else method
+    if not chosen.finds_rotation:
+        raise UserError(
+            f"Method {chosen.name!r} finds directions that are not orthogonal, so that no rotation leads to them; "
+            "choose another, or edit along them."
+        )
 
 
 def rotate_run(
@@ -77,13 +113,17 @@ def rotate_run(
     Raises:
         UserError: `out` exists, the source has no readable checkpoint, or the directions are no rotation.
     """
-    out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists already. Choose another --out, or delete it.")
+    out = require_new(out)
     generator = load_generator(source)
+    require_keep(keep, generator.latent_dim)
     if directions is None:
+        require_method(method)
         directions = discover(generator, method=method, rng=torch.Generator().manual_seed(seed), progress=progress)
-    directions.provenance.update(seed=seed, run=source.name, checkpoint=source.latest_checkpoint().name)
+        directions.provenance.update(seed=seed)
+    directions = replace(
+        directions,
+        provenance={**directions.provenance, "run": source.name, "checkpoint": source.latest_checkpoint().name},
+    )
     if keep is None:
         require_rotation(directions.matrix)
     config = source.config()
@@ -100,7 +140,7 @@ def rotate_run(
         else:
             change = reduce_checkpoint(source, target, directions, keep, seed)
             config["generator"]["latent_dim"] = keep
-            config["provenance"]["reduced"] = {"keep": keep, **dataclasses.asdict(change)}
+            config["provenance"]["reduced"] = {"keep": keep, **asdict(change)}
         directions.save(temporary / "directions.safetensors")
         directions.save(temporary / "directions.csv")
         write_json(run.config_path, config)
@@ -137,20 +177,18 @@ def rotate_into(
     Raises:
         UserError: `out` exists, or the directions are no rotation of this generator.
     """
-    out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists already. Choose another --out, or delete it.")
+    out = require_new(out)
     change = None
     if keep is None:
         turned: Any = rotate_generator(G, directions, **conditions)
     else:
         turned, change = drop_latents(G, directions, keep, rng=torch.Generator().manual_seed(seed), **conditions)
-    module = getattr(turned, "function", turned)
+    module = turned.function if isinstance(turned, FunctionGenerator) else turned
     folded = isinstance(module, nn.Module) and not isinstance(module, RotatedGenerator)
     with atomic_path(out) as temporary:
         temporary.mkdir()
         directions.save(temporary / "directions.safetensors")
         directions.save(temporary / "directions.csv")
-        if folded:
+        if folded and isinstance(module, nn.Module):
             save_module(module, temporary / "generator.safetensors")
     return folded, change
