@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from hessian_penalty.directions.discover import METHODS
 from hessian_penalty.directions.method import Method
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import LARGEST_SEED, UserError
 
 
 def gathered(arguments: Sequence[str]) -> list[str]:
@@ -19,13 +19,15 @@ def gathered(arguments: Sequence[str]) -> list[str]:
     settings: list[str] = []
     target = others
     for word in arguments:
-        if word == "--set":
+        if word == "--set" or word.startswith("--set="):
             target = settings
-            continue
+            if word == "--set":
+                continue
+            word = word.removeprefix("--set=")
         if word.startswith("--"):
             target = others
         target.append(word)
-    return [*others, *(["--set", *settings] if len(arguments) > len(others) else [])]
+    return [*others, *(["--set", *settings] if settings or "--set" in arguments else [])]
 
 
 def parse_method(name: str, settings: Sequence[str]) -> Method:
@@ -60,10 +62,13 @@ def _value(kind: Any, text: str, setting: str) -> Any:
     if number is None:
         return text  # a word; the method checks it
     try:
-        return number(text)
+        value = number(text)
     except ValueError:
         what = "a whole number" if number is int else "a number"
         raise UserError(f"--set {setting}: {text!r} is not {what}.") from None
+    if abs(value) > LARGEST_SEED:
+        raise UserError(f"--set {setting}: the number is too large, beyond {LARGEST_SEED:g}.")
+    return value
 
 
 def settings_help() -> str:

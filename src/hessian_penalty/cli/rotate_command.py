@@ -93,7 +93,11 @@ class Command:
             directions.provenance.update(seed=self.seed, source=self.source, conditions=str(conditions))
         folded, change = rotate_into(self.out, G, directions, keep=self.keep, seed=self.seed, **conditions)
         lost = rotation_is_free(G, rng)
-        told = (TO_LOAD if folded else TO_WRAP).format(out=self.out)
+        call = "rotate_generator(G, {found})"
+        if self.keep is not None:
+            call = "drop_latents(G, {found}, {keep}, rng=torch.Generator())[0]"
+        call = call.format(found=f'Directions.load("{self.out}/directions.safetensors")', keep=self.keep)
+        told = (TO_LOAD if folded else TO_WRAP).format(out=self.out, call=call)
         return directions, change, f"Note: {lost}\n{told.strip()}" if lost else told
 
 
@@ -106,8 +110,8 @@ TO_LOAD = """
 generator.safetensors holds the weights of your module with its first layer turned: load_state_dict takes them (with
 --keep: after you make the module with as many latents). {out}/directions.safetensors says what each latent is."""
 TO_WRAP = """
-No single layer reads the latents, so the turned generator is a wrapper:
-    rotate_generator(G, Directions.load("{out}/directions.safetensors"))"""
+The directions do not fit into one layer that reads the latents, so the turned generator is a wrapper:
+    {call}"""
 
 
 def describe(change: ImageChange) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.directions.sefa import SeFaSearch
 from hessian_penalty.directions.voynov import VoynovSearch
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.function_generator import as_generator
+from hessian_penalty.generators.function_generator import FunctionGenerator, as_generator
 from hessian_penalty.metrics.activeness import activeness
 from hessian_penalty.penalty.arguments import check_generator, check_whole
 
@@ -99,11 +100,11 @@ def discover(
     if count is not None and not 1 <= count <= space.dim:
         raise UserError(f"`count` must lie in [1, {space.dim}], the dimension searched, got {count}.")
     rng = rng or torch.Generator().manual_seed(0)
-    record = method.record() | {"generator": space.fingerprint(), "subspace": _describe(subspace)}
+    record = method.record() | {"generator": space.fingerprint(), "subspace": describe(subspace)}
     state = None
     if checkpoint is not None:
         begin = hashlib.sha256(rng.get_state().numpy().tobytes()).hexdigest()[:12]
-        state = SearchState(checkpoint, {**record, "random_state": begin, "conditions": _describe(conditions)})
+        state = SearchState(checkpoint, {**record, "random_state": begin, "conditions": describe(conditions)})
     found = method.search(space, rng=rng, progress=progress, state=state)
     if state:
         state.flush()
@@ -124,8 +125,14 @@ def _ordered(
     """Sort by activeness, and fix the signs."""
     samples = ACTIVENESS_SAMPLES
     _, conditions = space.sample(samples, rng)
+    G = FunctionGenerator(partial(space.G, **conditions.others), space.G.latent_dim, space.G.sample_latents)
     active = activeness(
-        space.G, samples=samples, basis=found.float(), batch_size=ACTIVENESS_BATCH, rng=rng, **conditions
+        G,
+        samples=samples,
+        basis=found.float(),
+        batch_size=ACTIVENESS_BATCH,
+        rng=rng,
+        **dict[str, Any](conditions.of_samples),
     )
     order = active.argsort(descending=True)[:count]
     rows = found[order]
@@ -138,10 +145,15 @@ def _ordered(
     )
 
 
-def _describe(value: Any) -> str:
-    """A text that is the same for the same subspace or conditions."""
-    if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()[:12]}"
+def describe(value: Any) -> str:
+    """Return a text that is the same for the same subspace or conditions.
+
+    >>> describe(slice(0, 40)), describe({"labels": 207})
+    ('slice(0, 40, None)', 'labels=207')
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        values = torch.as_tensor(value).detach().cpu().double()
+        return f"{tuple(values.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()[:12]}"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_describe(item)}" for name, item in sorted(value.items()))
+        return ", ".join(f"{name}={describe(item)}" for name, item in sorted(value.items()))
     return str(value)

@@ -110,7 +110,7 @@ def _names(function: Any) -> dict[nn.Module, str]:
     """Every module that a function is or holds, with its name there."""
     names: dict[nn.Module, str] = {}
     for root in reachable(function)[0]:
-        if root not in names:
+        if root not in names and not isinstance(root, torch.jit.ScriptModule):  # which takes no hooks
             kind = type(root).__name__
             for name, module in root.named_modules():
                 parts = (name,) if name and root is function else (kind, name) if name else (kind,)

@@ -70,6 +70,11 @@ class GANSpaceSearch(Method):
         check_number("samples", self.samples, 2)
         check_number("batch_size", self.batch_size, 1)
 
+    @property
+    def finds_rotation(self) -> bool:
+        """No: principal components are orthogonal among the activations, not among the latents."""
+        return False
+
     @torch.no_grad()
     def search(
         self,
@@ -136,7 +141,8 @@ def _unwrapped(space: Space) -> Any:
 def _module(space: Space) -> nn.Module | None:
     """The module that a generator is or wraps."""
     found = Evaluator(_unwrapped(space)).G
-    return found if isinstance(found, nn.Module) else None
+    hooked = isinstance(found, nn.Module) and not isinstance(found, torch.jit.ScriptModule)  # which takes no hooks
+    return found if hooked else None
 
 
 def _coordinates(space: Space, z: Float[Tensor, "count latent"]) -> Float[Tensor, "count dim"]:

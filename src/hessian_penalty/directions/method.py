@@ -1,9 +1,9 @@
 """What every discovery method gets and gives."""
 
 import hashlib
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -19,9 +19,34 @@ from hessian_penalty.penalty.conditions import Conditions, check_conditions
 from hessian_penalty.penalty.elements import check_finite
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
 from hessian_penalty.penalty.precision import full_precision
-from hessian_penalty.penalty.replay import Replay, State
+from hessian_penalty.penalty.replay import State, noise_of
 
 Progress = Callable[[int, int], None]  # (done, total)
+
+
+@contextmanager
+def generator_errors(shape: Sequence[int]) -> Iterator[None]:
+    """Turn what goes wrong in a generator that a user brought into a message.
+
+    Args:
+        shape: of the latents.
+
+    Raises:
+        UserError: instead of other errors, except where memory does not suffice.
+    """
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, TypeError | ValueError):
+            raise UserError(str(error)) from error
+        raise UserError(
+            f"The generator fails at latents of the shape {tuple(shape)}: {str(error).splitlines()[0].rstrip('.')}. "
+            "Check the number of latents and the conditions."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,7 @@ class Space:
             UserError: G fails, is not a function of its latents, or returns something else than one finite tensor with
                 a row for each of them.
         """
-        try:
+        with generator_errors(points.shape[1:]):
             start = start or self.noise(points[0], conditions)
             with full_precision(points.device.type):
                 passes = Passes(Evaluator(self.G), points[0], conditions, start)
@@ -97,22 +122,10 @@ class Space:
                         raise ValueError("`G` must return images, got one number for each latent.")
                     check_finite(outputs[0], 0)
                     yield outputs[0]
-        except torch.OutOfMemoryError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UserError(str(error)) from error
-        except (RuntimeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise UserError(
-                f"The generator fails at latents of the shape {tuple(points[0].shape)}: {str(error).splitlines()[0]}. "
-                "Check the number of latents and the conditions."
-            ) from error
 
     def noise(self, z: Float[Tensor, "rows latent"], conditions: Mapping[str, Any]) -> State:
         """Return the random numbers and buffers with which passes at z begin: those of a seed made from z."""
-        seed = zlib.crc32(z.detach().cpu().contiguous().numpy().tobytes())
-        return Replay(self.G, conditions, z.device).seeded_state(seed)
+        return noise_of(self.G, conditions, z)
 
     def fingerprint(self) -> str:
         """Return a short hash of some images: two generators with the same one may be taken for the same."""

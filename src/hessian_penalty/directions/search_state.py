@@ -32,6 +32,8 @@ class SearchState:
         self._last_save = time.monotonic()
         self._found: dict[str, Tensor] | None = None
         self._unsaved: dict[str, Tensor] | None = None
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder; name the file in which the search keeps what it has.")
         if self.path.exists():
             self._found = self._read()
 
@@ -66,6 +68,7 @@ class SearchState:
         """Write what is not yet on disk."""
         if self._unsaved is None:
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.path) as temporary:
             kept = {name: tensor.detach().cpu().contiguous() for name, tensor in self._unsaved.items()}
             save_file(kept, temporary, {"identity": self._identity})

@@ -11,6 +11,7 @@ from torch import Tensor
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.penalty.conditions import Conditions
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
+from hessian_penalty.penalty.replay import noise_of
 
 PUBLISHED_VALUES = (-2.0, 0.0, 2.0)
 
@@ -27,7 +28,8 @@ def _mean_variance(G: Generator, points: Tensor, batch_size: int, conditions: Ma
     total = torch.zeros((), dtype=torch.float64)
     for rows in torch.arange(samples, device=points.device).split(max(1, batch_size // values)):
         chunk = points[:, rows]
-        passes = Passes(Evaluator(G), chunk[0], of_samples.select(rows))
+        chosen = of_samples.select(rows)
+        passes = Passes(Evaluator(G), chunk[0], chosen, noise_of(G, chosen, chunk[0]))
         images = torch.stack([image for (image,) in passes.at(chunk, chunk_size=batch_size)])  # (values, B, C, H, W)
         squares = (images - images.mean(dim=0)).square_()  # ten times faster than torch.var on a CPU
         variances = squares.flatten(2).mean(dim=2).sum(dim=0) / (values - 1)  # (B,)

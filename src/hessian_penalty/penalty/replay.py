@@ -1,5 +1,6 @@
 """The same random numbers and the same buffers for every pass, and no trace of them afterwards."""
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -130,6 +131,15 @@ class Replay:
         for source, state in states.items():
             if source in self._sources:
                 self._sources[source][1](state)
+
+
+def noise_of(G: Callable[..., Any], conditions: Mapping[str, Any], z: Tensor) -> State:
+    """Return the state in which passes at z begin with the random numbers of a seed made from z.
+
+    So a G that draws noise gives the same images at the same latents, whatever was drawn before.
+    """
+    seed = zlib.crc32(z.detach().cpu().contiguous().numpy().tobytes())
+    return Replay(G, conditions, z.device).seeded_state(seed)
 
 
 def _sources(

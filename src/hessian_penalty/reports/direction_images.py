@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from hessian_penalty.directions.directions import Directions
-from hessian_penalty.directions.method import Space, require_conditions
+from hessian_penalty.directions.method import Space, generator_errors, require_conditions
 from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.generators.function_generator import as_generator
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
@@ -149,15 +149,13 @@ class MovedSamples:
             for rows in torch.arange(points.shape[1], device=points.device).split(self._batch_size)
         ]
         for _ in range(len(points)):
-            yield torch.cat([_next_images(part) for part in parts])
+            yield torch.cat([_next_images(part, points.shape[1:]) for part in parts])
 
 
 @torch.no_grad()
-def _next_images(passes: Iterator[list[Tensor]]) -> Tensor:
-    try:
+def _next_images(passes: Iterator[list[Tensor]], shape: Sequence[int]) -> Tensor:
+    with generator_errors(shape):
         outputs = next(passes)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
     if len(outputs) > 1 or outputs[0].ndim != 4:
         shapes = " and ".join(str(tuple(output.shape)) for output in outputs)
         raise UserError(f"The generator must return one tensor of images (N, C, H, W), got {shapes}.")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hessian_penalty.directions.directions import Directions
-from hessian_penalty.directions.discover import METHODS, discover
+from hessian_penalty.directions.discover import METHODS, describe, discover
 from hessian_penalty.directions.method import Method, Progress, Space, subspace_rows
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.protocol import Generator
@@ -55,16 +55,17 @@ def discover_into(
     out, conditions = Path(out), dict(conditions or {})
     chosen = METHODS[method]() if isinstance(method, str) else method
     asked = {
+        **chosen.record(),
         "seed": seed,
         "source": source,
-        **chosen.record(),
-        "conditions": {k: str(v) for k, v in conditions.items()},
+        "count": count,
+        "subspace": describe(subspace),
+        "conditions": {name: str(value) for name, value in conditions.items()},
     }
     require_folder(out, asked)
     if shown:
         require_pictures(G, conditions)
     progress_of = progress_of or _Silent
-    out.mkdir(parents=True, exist_ok=True)
     if (out / RESULT).exists():
         directions = Directions.load(out / RESULT)
     else:
@@ -74,6 +75,7 @@ def discover_into(
                 checkpoint=out / STATE, progress=update, **conditions,
             )  # fmt: skip
         directions.provenance.update(asked)
+        out.mkdir(parents=True, exist_ok=True)
         directions.save(out / "directions.csv")
         directions.save(out / RESULT)
     sheet, videos = None, []

@@ -124,6 +124,11 @@ def rotate_run(
         directions,
         provenance={**directions.provenance, "run": source.name, "checkpoint": source.latest_checkpoint().name},
     )
+    if directions.matrix.shape[1] != generator.latent_dim:
+        raise UserError(
+            f"The directions have {directions.matrix.shape[1]} components, but the run's latents have "
+            f"{generator.latent_dim}: they were found for another generator."
+        )
     if keep is None:
         require_rotation(directions.matrix)
     config = source.config()
