@@ -254,7 +254,7 @@ def test_what_no_single_layer_reads_gets_a_wrapper(source, tmp_path, capsys, nam
     call = ["rotate", source(name), "--out", str(out), "--latent-dim", "4", "--method", "random"]
     assert main(call) == 0
     shown = capsys.readouterr().out
-    assert "No single layer reads the latents, so the turned generator is a wrapper:" in shown
+    assert "do not fit into one layer that reads the latents, so the turned generator is a wrapper:" in shown
     assert sorted(path.name for path in out.iterdir()) == ["directions.csv", "directions.safetensors"]
     line = next(line for line in shown.splitlines() if "rotate_generator(" in line)
     G = open_generator(source(name), latent_dim=4)
@@ -306,7 +306,12 @@ def test_directions_that_do_not_fit(small_run, source, tmp_path, capsys):
         (str(small_run.path), "three", [], "A rotation needs as many directions as latents (4), got 3"),
         (source("dense"), "three", [], "A rotation needs as many directions as latents (4), got 3"),
         (source("dense"), "five", [], "must have 4 components like the generator's latents, got 5"),
-        (str(small_run.path), "five", ["--keep", "2"], "must have 4 components like the generator's latents, got 5"),
+        (
+            str(small_run.path),
+            "five",
+            ["--keep", "2"],
+            "have 5 components, but the run's latents have 4: they were found",
+        ),
     ]
     for given, name, options, message in wrong:
         call = ["rotate", given, "--out", str(tmp_path / "turned"), *options]
