@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from hessian_penalty.directions.directions import Directions
+from hessian_penalty.directions.folding import fold_second_moment
 from hessian_penalty.directions.rotated_generator import RotatedGenerator
 from hessian_penalty.directions.rotation import (
-    fold_second_moment,
     require_rotation,
     rotate_generator,
     rotation_is_free,

@@ -7,19 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.directions.directions import Directions
-from hessian_penalty.directions.folding import AnyGenerator, fold_second_moment, fold_weight, generator_along
+from hessian_penalty.directions.folding import AnyGenerator, generator_along
 from hessian_penalty.directions.rotated_generator import RotatedGenerator
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.protocol import Generator
-
-__all__ = [
-    "fold_second_moment",
-    "fold_weight",
-    "require_orthonormal",
-    "require_rotation",
-    "rotate_generator",
-    "rotation_is_free",
-]
 
 SAMPLES = 20_000
 LARGEST_SCORE = 6.0

@@ -1,13 +1,7 @@
 """Evaluating G at many points around each latent: the one place through which every pass goes."""
 
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from types import FunctionType, MethodType
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from jaxtyping import Float
@@ -16,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hessian_penalty.penalty.arguments import check_tensor
 from hessian_penalty.penalty.conditions import Conditions, check_conditions
+from hessian_penalty.penalty.known_functions import foreign_generators, is_known_function, remember_function
 from hessian_penalty.penalty.layers import Captured, LayerCapture, intact
 from hessian_penalty.penalty.reachable import reachable
 from hessian_penalty.penalty.replay import Replay, State
@@ -158,7 +153,7 @@ class Passes:
 
     def _require_function(self, z: Tensor, conditions: Mapping[str, Any], outputs: list[Tensor]) -> None:
         G = self._evaluate.G
-        if _is_known(G):
+        if is_known_function(G):
             return
         captured = [Captured.of(output) for output in outputs]
         with torch.no_grad():
@@ -178,11 +173,11 @@ class Passes:
                     f"{self._cause(z, conditions)}: draw with PyTorch's generators, or pass what changes as an "
                     "argument."
                 )
-        _remember(G)
+        remember_function(G)
 
     def _cause(self, z: Tensor, conditions: Mapping[str, Any]) -> str:
         """Say why G is not a function of z, as far as that can be seen from outside."""
-        sources = _foreign_generators()
+        sources = foreign_generators()
         with torch.no_grad(), self._replay.one_pass():
             before = [read() for read in sources.values()]
             self._evaluate.G(z, **conditions)
@@ -291,46 +286,3 @@ def _check_output(output: Any, index: int, rows: int) -> None:
 
 def _describe(value: Any) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else f"{type(value).__name__}"
-
-
-# Generators that were found to be functions of z: the code that was called, by what it runs.
-_functions: WeakKeyDictionary[Any, WeakSet[Any]] = WeakKeyDictionary()
-
-
-def _anchor_and_code(G: Callable[..., Any]) -> tuple[Any, Any]:
-    """Return what G runs, and its code: a lambda is a new object each time, its code and its module are not."""
-    while isinstance(G, partial):
-        G = G.func
-    if isinstance(G, nn.Module):
-        return G, type(G)
-    modules, _ = reachable(G)
-    if isinstance(G, MethodType):
-        return (modules[0] if modules else G.__self__), G.__func__.__code__
-    if not isinstance(G, FunctionType):
-        return G, type(G)
-    if modules:
-        return modules[0], G.__code__
-    return (G if G.__closure__ else G.__code__), G.__code__  # the same code may close over something else
-
-
-def _is_known(G: Callable[..., Any]) -> bool:
-    try:
-        anchor, code = _anchor_and_code(G)
-        return code in _functions.get(anchor, ())
-    except TypeError:  # also an object that allows no weak references: it is asked each time
-        return False
-
-
-def _remember(G: Callable[..., Any]) -> None:
-    with suppress(TypeError):
-        anchor, code = _anchor_and_code(G)
-        _functions.setdefault(anchor, WeakSet()).add(code)
-
-
-def _foreign_generators() -> dict[str, Callable[[], Any]]:
-    """Return how to read the states of the global generators that are not PyTorch's."""
-    sources: dict[str, Callable[[], Any]] = {"Python's `random`": random.getstate}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        sources["NumPy's global generator"] = lambda: repr(numpy.random.get_state(legacy=False))
-    return sources
