@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessian_penalty.directions.hessian_gradient import HessianGradientSearch, descend
-from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energy
+from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energies
 from hessian_penalty.directions.method import Found, Method, Progress, Space, shifted
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.directions.sketches import hessian_sketches
@@ -24,9 +24,10 @@ class HessianSearch(Method):
     r"""Joint diagonalisation of the Hessians of all image elements, sampled by sketches.
 
     A round draws fresh latents, sketches there along the current directions (second differences see kinks at the
-    scale `epsilon`, which depends on the direction), and diagonalises all sketches so far. Rounds end when the
-    penalty on held-out sketches has stopped falling; the best basis so far, the given one included, is returned, so
-    that the held-out penalty never rises.
+    scale `epsilon`, which depends on the direction), and diagonalises all sketches so far. Penalties of two bases are
+    compared sketch by sketch on held-out ones: a round's basis, which rests on more sketches than the last, is taken
+    unless it is worse by more than the standard error of that difference, or no better than the given basis. Rounds
+    end when a fall by `smallest_gain` is further away than this error.
 
     The basis is square: it minimises the penalty over all orthonormal A. For fewer directions take the most active of
     its rows; a search for few directions would prefer dead ones, whose penalty is 0.
@@ -39,7 +40,7 @@ class HessianSearch(Method):
         eta: latents are moved along one of the current directions each, by a number from U(-eta, eta), as the
             published search does with 5; 0 searches among the generator's own latents.
         batch_size: latents a pass of G; bounds memory but for the sketches themselves, 8 n² bytes each.
-        smallest_gain: relative fall of the held-out penalty below which rounds end.
+        smallest_gain: relative fall of the held-out penalty that is worth a round.
         polish: steps of gradient descent from the basis found (see `HessianGradientSearch`, whose other settings it
             takes), kept if the held-out penalty falls; 0 is none. A few hundred, where a little is left to gain.
 
@@ -104,23 +105,24 @@ class _Search:
         held_out_seed = self._seed()
         basis = torch.eye(self.space.dim, dtype=torch.float64)  # its rows are directions, in coordinates of the space
         best, curvature = self._judge(basis, held_out_seed)
-        first, penalties = best, [1.0]
+        given, penalties = best.mean().clamp(min=torch.finfo(best.dtype).tiny), [1.0]
         pool = torch.empty(0, *basis.shape, dtype=torch.float64)
         for _ in range(settings.rounds):
             pool = torch.cat([pool, self._sketches(settings.sketches, basis, self._seed())])
             candidate = joint_diagonalize(pool)
-            penalty, candidate_curvature = self._judge(candidate, held_out_seed)
-            penalties.append(penalty / first if first > 0 else 1.0)
-            gained = best - penalty
-            if penalty < best:
-                best, basis, curvature = penalty, candidate, candidate_curvature
-            if gained <= settings.smallest_gain * best:
+            energies, candidate_curvature = self._judge(candidate, held_out_seed)
+            penalties.append(float(energies.mean() / given))
+            gain, error = _fall(best, energies)
+            if gain >= -error and energies.mean() < given:
+                best, basis, curvature = energies, candidate, candidate_curvature
+            if gain + error <= settings.smallest_gain * float(best.mean()):
                 break
         if settings.polish:
             candidate = self._polished(basis)
-            penalty, candidate_curvature = self._judge(candidate, held_out_seed)
-            penalties.append(penalty / first if first > 0 else 1.0)
-            if penalty < best:
+            energies, candidate_curvature = self._judge(candidate, held_out_seed)
+            penalties.append(float(energies.mean() / given))
+            gain, error = _fall(best, energies)
+            if gain > error:
                 basis, curvature = candidate, candidate_curvature
         if self._progress:
             self._progress(self._total, self._total)
@@ -139,10 +141,10 @@ class _Search:
         rng = torch.Generator(self.rng.device).manual_seed(self._seed())
         return descend(self.space, basis, descent, rng=rng, on_step=lambda kept: self._advance(POLISH_EVALUATIONS))
 
-    def _judge(self, basis: Tensor, seed: int) -> tuple[float, Tensor]:
-        """The held-out penalty along a basis, always with the same latents and signs, and the curvature of its rows."""
+    def _judge(self, basis: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Penalties along a basis, one for each held-out sketch, always the same ones; and the rows' curvature."""
         turned = basis @ self._sketches(self.settings.held_out, basis, seed) @ basis.T
-        return float(off_diagonal_energy(turned)), turned.diagonal(dim1=1, dim2=2).square().mean(dim=0).sqrt()
+        return off_diagonal_energies(turned), turned.diagonal(dim1=1, dim2=2).square().mean(dim=0).sqrt()
 
     def _sketches(self, count: int, basis: Tensor, seed: int) -> Tensor:
         """Sketches in coordinates of the space, by differences along a basis."""
@@ -176,3 +178,10 @@ class _Search:
 
     def _seed(self) -> int:
         return int(torch.randint(2**31, (), generator=self.rng, device=self.rng.device))
+
+
+def _fall(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Mean fall of a penalty over the same sketches, and its standard error."""
+    falls = before - after
+    error = falls.std() / len(falls) ** 0.5 if len(falls) > 1 else falls.new_zeros(())
+    return float(falls.mean()), float(error)

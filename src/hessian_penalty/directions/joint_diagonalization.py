@@ -10,13 +10,13 @@ MAX_SWEEPS = 100
 SMALLEST_ANGLE = 1e-8  # radians; a sweep that turns no pair further has converged
 
 
-def off_diagonal_energy(
+def off_diagonal_energies(
     matrices: Float[Tensor, "count n n"], basis: Float[Tensor, "rows n"] | None = None
-) -> Float[Tensor, ""]:
-    r"""Mean over t of :math:`\sum_{i \ne j} (A^T M_t A)_{ij}^2`, where A's columns are the rows of `basis`."""
+) -> Float[Tensor, " count"]:
+    r""":math:`\sum_{i \ne j} (A^T M_t A)_{ij}^2` of every matrix, where A's columns are the rows of `basis`."""
     turned = matrices if basis is None else basis @ matrices @ basis.T
     off_diagonal = turned - torch.diag_embed(turned.diagonal(dim1=1, dim2=2))
-    return off_diagonal.square().sum(dim=(1, 2)).mean()
+    return off_diagonal.square().sum(dim=(1, 2))
 
 
 def _rounds(n: int) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energy
+from hessian_penalty.directions.joint_diagonalization import joint_diagonalize, off_diagonal_energies
 from hessian_penalty.directions.method import Found, Method, Progress, Space
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.errors import check_number
@@ -81,7 +81,7 @@ class OroJaRSearch(Method):
         grams = self._all_grams(space, z, conditions, progress, state)
         judging = grams[self.samples :]
         basis = joint_diagonalize(grams[: self.samples])
-        before, after = float(off_diagonal_energy(judging)), float(off_diagonal_energy(judging, basis))
+        before, after = (float(off_diagonal_energies(judging, rows).mean()) for rows in (None, basis))
         if after >= before:
             basis = torch.eye(space.dim, dtype=torch.float64)
         return Found(
