@@ -12,21 +12,25 @@ held-out latents by differences along the directions (all pairs), the same for a
 """
 
 import argparse
+import itertools
 import math
 import platform
 import resource
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hessian_penalty.directions.discover import METHODS
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.directions.hessian_gradient import HessianGradientSearch
 from hessian_penalty.directions.joint_diagonalization import joint_diagonalize
 from hessian_penalty.directions.method import Space, subspace_rows
+from hessian_penalty.directions.orojar import OroJaRSearch, jacobian_grams
 from hessian_penalty.directions.sketches import hessian_sketches
 from hessian_penalty.directions.voynov import VoynovSearch
 from hessian_penalty.errors import UserError
@@ -217,44 +221,62 @@ def gan(seed, keep):
     compare("clevr-simple, vanilla, n = 12", G, None, shorter, seed, 48, keep)
 
 
+def matrices_of(search):
+    return search.rounds * search.sketches if search.name == "hessian" else search.samples
+
+
 def biggan(seed, keep):
-    """A few sketches and one sweep of a diagonalisation at full width: what a search would take."""
+    """A few sketches, Gram matrices and one sweep of a diagonalisation at full width: what searches would take."""
     G = random_biggan(BigGANConfig(), seed)
-    search = HessianSearch()
-    record = {"published_passes": PUBLISHED_PASSES, "directions": {}}
-    print("\n### BigGAN-128, ch 96, random weights, class 207\n| directions | passes a second | peak memory, MiB |"
-          " a sweep of the diagonalisation, s | passes of the search | hours here | published over this |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|")
-    for subspace in ("coarse", "all"):
-        counted = Counted(G)
-        space = Space(counted, subspace_rows(G, subspace), {"labels": 207})
-        rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    with FlopCounterMode(display=False) as counter:
+        G(G.sample_latents(1, rng), labels=207)
+    gflop = counter.get_total_flops() / 1e9
+    print(f"\n### BigGAN-128, ch 96, random weights, class 207: {gflop:.1f} GFLOP an image")
+    print("| directions | search | passes | published over this | images a second | peak memory, MiB |"
+          " a sweep of the diagonalisation, s | hours here | PFLOP |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    record = {"published_passes": PUBLISHED_PASSES, "gflop": gflop, "searches": []}
+    for subspace, (label, search) in itertools.product(("coarse", "all"), BIGGAN_SEARCHES.items()):
+        space = Space(counted := Counted(G), subspace_rows(G, subspace), {"labels": 207})
         z, conditions = space.sample(BIGGAN_BATCH, rng)
-        along = space.rows[:: space.dim // 5]  # five of them: passes and seconds grow with their number
+        five = replace(space, rows=space.rows[:: space.dim // 5])  # passes and seconds grow with their number
         start = time.perf_counter()
-        hessian_sketches(space, z, conditions, along=along, epsilon=0.1, seeds=torch.arange(len(z)))
+        if search.name == "hessian":
+            matrices = hessian_sketches(
+                five, z, conditions, along=five.rows, epsilon=0.1, seeds=torch.arange(len(z))
+            )  # fmt: skip
+        else:
+            matrices = jacobian_grams(
+                five, z[:1], conditions.select(torch.arange(1)), epsilon=0.1, batch_size=BIGGAN_BATCH
+            )
         rate = counted.passes / (time.perf_counter() - start)
-        matrices = torch.randn(search.sketches, space.dim, space.dim, dtype=torch.float64, generator=rng)
+        matrices = torch.randn(matrices_of(search), space.dim, space.dim, dtype=matrices.dtype, generator=rng)
         start = time.perf_counter()
         joint_diagonalize(matrices + matrices.mT, max_sweeps=1)
-        passes = 3 * search.evaluations(space.dim)
-        record["directions"][space.dim] = found = {
-            "batch": len(z),
-            "passes_per_second": rate,
+        passes = search.evaluations(space.dim) * (3 if search.name == "hessian" else 1)
+        found = {
+            "directions": space.dim, "search": label, "settings": search.record(),
+            "passes": passes, "published_over_this": PUBLISHED_PASSES / passes, "images_per_second": rate,
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "sweep_seconds": time.perf_counter() - start,
-            "passes": passes,
-            "hours": passes / rate / 3600,
-            "published_over_this": PUBLISHED_PASSES / passes,
-        }
+            "sweep_seconds": time.perf_counter() - start, "hours": passes / rate / 3600, "pflop": passes * gflop / 1e6,
+        }  # fmt: skip
+        record["searches"].append(found)
         print(" | ".join([
-            f"| {space.dim}", f"{rate:.1f}", f"{found['peak_mib']:.0f}", f"{found['sweep_seconds']:.0f}",
-            f"{passes:,}", f"{found['hours']:.1f}", f"{found['published_over_this']:.0f}",
+            f"| {space.dim}", label, f"{passes:,}", f"{found['published_over_this']:.0f}", f"{rate:.1f}",
+            f"{found['peak_mib']:.0f}", f"{found['sweep_seconds']:.1f}", f"{found['hours']:.1f}",
+            f"{found['pflop']:.1f}",
         ]) + " |", flush=True)  # fmt: skip
         keep(record)
 
 
 BIGGAN_BATCH = 8
+BIGGAN_SEARCHES = {
+    "hessian": HessianSearch(),
+    "hessian, 32 sketches": HessianSearch(sketches=32, held_out=32, rounds=2),
+    "orojar": OroJaRSearch(),
+    "orojar, 64 latents": OroJaRSearch(samples=64, held_out=16),
+}
 SEARCHES = {
     "hessian": HessianSearch(),
     "hessian, 32 sketches": HessianSearch(sketches=32, held_out=32, rounds=2),
@@ -262,7 +284,8 @@ SEARCHES = {
     "hessian-gradient, 600 steps": HessianGradientSearch(steps=600),
     "hessian-gradient, 3000 steps": HessianGradientSearch(steps=3000),
     "hessian-gradient, η = 0, 3000 steps": HessianGradientSearch(steps=3000, eta=0.0),
-    "orojar": "orojar", "sefa": "sefa", "ganspace": "ganspace",
+    "orojar": "orojar", "orojar, 64 latents": OroJaRSearch(samples=64, held_out=16),
+    "sefa": "sefa", "ganspace": "ganspace",
     "voynov": VoynovSearch(steps=2000),
     "random": "random",
 }  # fmt: skip

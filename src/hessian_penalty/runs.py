@@ -36,6 +36,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def require_new(path: str | Path) -> Path:
+    """Refuse a path at which there is something.
+
+    Raises:
+        UserError: it exists, be it as a link that leads nowhere.
+    """
+    if Path(path).exists() or Path(path).is_symlink():
+        raise UserError(f"{path} exists already. Choose another --out, or move it away.")
+    return Path(path)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush what was written there and rename it to `path`.

@@ -88,6 +88,25 @@ def test_edit_with_a_class_out_of_range(source, tmp_path):
     assert main([*call, "--labels", "7"]) == 2
 
 
+@pytest.mark.parametrize("method", ["random", "orojar"])
+def test_a_class_number_reaches_an_embedding(source, tmp_path, method):
+    found = tmp_path / "found"
+    call = [source("WithTensor"), "--labels", "1"]
+    assert main(["discover", *call, "--out", str(found), "--method", method, "--videos", "0"]) == 0
+    axes = str(found / "directions.safetensors")
+    assert main(["edit", *call[:1], axes, *call[1:], "--out", str(tmp_path / "e.png")]) == 0
+    assert main(["rotate", *call, "--directions", axes, "--out", str(tmp_path / "turned")]) == 0
+
+
+def test_given_directions_leave_nothing_to_a_method(source, small_run, tmp_path, capsys):
+    Directions(torch.eye(4)).save(tmp_path / "d.safetensors")
+    for name in (source("two"), str(small_run.path)):
+        call = ["rotate", name, "--directions", str(tmp_path / "d.safetensors"), "--out", str(tmp_path / "out")]
+        for more in (["--method", "sefa"], ["--set", "sketches=8"]):
+            assert main([*call, *more]) == 2
+            assert "with --directions there is none, leave them out" in capsys.readouterr().err
+
+
 def test_set_with_an_equals_sign_is_not_lost(source, tmp_path):
     call = ["discover", source("Classes"), "--out", str(tmp_path / "out"), "--videos", "0"]
     status = main([*call, "--set", "sketches=8", "--set=held_out=4", "rounds=1"])

@@ -210,7 +210,7 @@ def test_a_folder_that_is_complete_is_left_alone(small_run, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert main(call) == 2
     error = capsys.readouterr().err
-    assert f"{out / 'directions.safetensors'} exists already. Choose another --out, or delete the folder." in error
+    assert f"{out / 'directions.safetensors'} exists already. Choose another --out, or move it away." in error
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

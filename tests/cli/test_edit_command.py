@@ -125,8 +125,8 @@ def test_what_discover_wrote_is_taken(tmp_path):
     [
         (["--out", "edit.jpg"], "--out must name a .png file, got edit.jpg."),
         (["--out", "edit"], "--out must name a .png file, got edit."),
-        (["--index", "3"], "must name different directions, each in [0, 2], got [3]"),
-        (["--index", "-1"], "must name different directions, each in [0, 2], got [-1]"),
+        (["--index", "3"], "--index must be a finite number in [0, 2], got 3."),
+        (["--index", "-1"], "--index must be a finite number in [0, 2], got -1."),
         (["--samples", "0"], "--samples must be a finite number at least 1, got 0"),
         (["--seed", "-1"], "--seed must be a finite number in [0, 1e+15], got -1"),
         (["--amounts", "nan"], "`amounts` must hold at least one number, and finite ones, got [nan]"),

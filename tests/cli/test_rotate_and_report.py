@@ -367,7 +367,7 @@ def test_other_sources_and_folders(source, tmp_path, capsys):
     assert "'nothing' is none of them. Expected a source: a run folder" in capsys.readouterr().err
     (tmp_path / "there").mkdir()
     assert main(["rotate", source("dense"), "--out", str(tmp_path / "there"), "--method", "random"]) == 2
-    assert f"{tmp_path / 'there'} exists already. Choose another --out, or delete it." in capsys.readouterr().err
+    assert f"{tmp_path / 'there'} exists already. Choose another --out, or move it away." in capsys.readouterr().err
     assert not list((tmp_path / "there").iterdir())
 
 

@@ -255,7 +255,7 @@ def test_a_basis_is_taken_unless_it_is_clearly_worse(monkeypatch, seed, polish):
 
 
 @pytest.mark.parametrize(
-    "values, rounds, taken",
+    ("values", "rounds", "taken"),
     [
         ([[8.0, 8.0], [4.0, 4.0], [3.5, 5.5], [4.0, 4.0]], 2, 2),  # worse by 0.5 ± 1: more sketches win
         ([[8.0, 8.0], [4.0, 4.0], [4.9, 5.1], [4.0, 4.0]], 2, 1),  # worse by 1 ± 0.1

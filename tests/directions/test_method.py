@@ -173,7 +173,7 @@ def test_fingerprint_tells_generators_and_conditions_apart_and_draws_from_no_one
         ("ends", [0, 2]),
         (slice(1, None), [1, 2]),
         (slice(None, None, -2), [2, 0]),
-        (slice(-1, 99), [2]),
+        (slice(-1, 3), [2]),
         (range(2), [0, 1]),
         ([2, 0], [2, 0]),
         ((1,), [1]),
@@ -220,6 +220,9 @@ COMPONENTS = r"`subspace` must name different components, each in \[0, 2\], got 
         (torch.eye(4), "`subspace` must have rows of 3 components, got 4"),
         (torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]), "`subspace` must have linearly independent rows"),
         (torch.zeros(1, 3), "`subspace` must have linearly independent"),
+        (slice(0, 99), "`subspace` 0:99 must lie in 0:3, the latents there are"),
+        (torch.tensor(1), "`subspace` must be component numbers, a name or a matrix of rows, got tensor"),
+        ([[1.0, 0.0], [0.0]], "`subspace` must be component numbers, a name or a matrix of rows"),
         (torch.full((1, 3), math.nan), "`subspace` must"),
         (torch.empty(0, 3), "`subspace` must"),
         (torch.cat([torch.eye(3), torch.ones(1, 3)]), "`subspace` must have linearly independent rows"),
@@ -228,6 +231,18 @@ COMPONENTS = r"`subspace` must name different components, each in \[0, 2\], got 
 def test_subspace_errors(subspace, message):
     with pytest.raises(UserError, match=message):
         subspace_rows(Conditional(), subspace)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_rows_of_any_scale_span_a_subspace(scale):
+    rows = subspace_rows(Conditional(), [[1.0, 0.0, 0.0], [0.0, -scale, 0.0]])
+    assert torch.equal(rows, torch.tensor([[1.0, 0, 0], [0, -1, 0]], dtype=torch.float64))
+
+
+def test_a_class_number_comes_as_a_tensor():
+    _, conditions = Space(Conditional(), eye(3), {"labels": 7, "phase": 2}).sample(4, seeded())
+    assert torch.equal(conditions.of_samples["labels"], torch.tensor([7, 7, 7, 7]))
+    assert conditions.others == {"phase": 2}
 
 
 def test_a_generator_without_names_says_so():

@@ -194,8 +194,9 @@ def test_the_given_basis_stays_where_another_is_not_better(monkeypatch):
 def test_what_judges_is_held_out(monkeypatch):
     found, judged = [], []
     monkeypatch.setattr(orojar_module, "joint_diagonalize", lambda grams: found.append(grams) or random_rotation(4))
-    energy = orojar_module.off_diagonal_energies
-    monkeypatch.setattr(orojar_module, "off_diagonal_energies", lambda *given: judged.append(given[0]) or energy(*given))
+    energies = orojar_module.off_diagonal_energies
+    noting = lambda *given: judged.append(given[0]) or energies(*given)  # noqa: E731
+    monkeypatch.setattr(orojar_module, "off_diagonal_energies", noting)
     G = Deep()
     search(G, epsilon=1e-4)
     exact = exact_grams(G, G.sample_latents(24, seeded()), torch.eye(4, dtype=torch.float64))

@@ -240,7 +240,7 @@ class TestAnyGenerator:
         ]
 
     def test_an_existing_folder_is_not_overwritten(self, tmp_path):
-        with pytest.raises(UserError, match="exists already. Choose another --out, or delete it"):
+        with pytest.raises(UserError, match="exists already. Choose another --out, or move it away"):
             rotate_into(tmp_path, FunctionGenerator(dense(), 4), Directions(some_rotation()))
 
     @pytest.mark.parametrize("rows", [3, 5])

@@ -1,6 +1,5 @@
 """`hessian-penalty demo`."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
+from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.studies.demo import Demo, DemoConfig
 
@@ -32,7 +32,7 @@ class Command:
     def run(self) -> None:
         """Run the demo and print its table."""
         config = self.demo.quick() if self.quick else self.demo
-        summary = Demo(config, self.out, progress_bar).run("hessian-penalty " + " ".join(sys.argv[1:]))
+        summary = Demo(config, self.out, progress_bar).run(command_line())
         table = Table(
             "data", Column("model", no_wrap=True), "effective latents ↓", "off-diagonal share ↓", "Fréchet distance ↓"
         )

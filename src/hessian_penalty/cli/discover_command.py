@@ -1,7 +1,6 @@
 """`hessian-penalty discover`."""
 
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.method_options import gathered, parse_method, settings_help
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.directions.directions import Directions
@@ -71,7 +71,7 @@ class Command:
             extent=self.extent,
             source=self.source,
             conditions=parse_labels(self.labels),
-            command="hessian-penalty " + " ".join(sys.argv[1:]),
+            command=command_line(),
             progress_of=progress_bar,
         )
         print(summary(directions))

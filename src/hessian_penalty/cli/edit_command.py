@@ -44,10 +44,12 @@ class Command:
         check_number("--samples", self.samples, 1)
         if self.out.suffix != ".png":
             raise UserError(f"--out must name a .png file, got {self.out}.")
+        directions = Directions.load(self.directions)
+        check_number("--index", self.index, 0, len(directions) - 1)
         generator = open_generator(self.source, latent_dim=self.latent_dim, device=self.device)
         edit_sheet(
             generator,
-            Directions.load(self.directions),
+            directions,
             self.out,
             self.index,
             self.amounts,

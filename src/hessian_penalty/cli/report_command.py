@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
+from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
@@ -47,9 +48,7 @@ class Command:
         resolution = generator_config(runs[0]).resolution
         evaluator = Evaluator(self.protocol, dataset, resolution, why_no_data=why_no_data)
         with progress_bar("measuring runs") as update:
-            entries = write_comparison(
-                runs, evaluator, self.out, command="hessian-penalty " + " ".join(sys.argv[1:]), progress=update
-            )
+            entries = write_comparison(runs, evaluator, self.out, command=command_line(), progress=update)
         table = Table(Column("run", no_wrap=True), "effective latents", "off-diagonal share", "Fréchet distance")
         for entry in entries:
             frechet = entry.measures["frechet"]

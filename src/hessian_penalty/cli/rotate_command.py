@@ -18,8 +18,8 @@ from hessian_penalty.directions.reduction import ImageChange
 from hessian_penalty.directions.rotation import rotation_is_free
 from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.sources import SOURCES, open_generator
-from hessian_penalty.runs import RunFolder
-from hessian_penalty.studies.rotation import require_keep, require_method, require_new, rotate_into, rotate_run
+from hessian_penalty.runs import RunFolder, require_new
+from hessian_penalty.studies.rotation import require_keep, require_method, rotate_into, rotate_run
 
 Turned = tuple[Directions, ImageChange | None, str]  # what was found, what it changes, what to do next
 
@@ -56,6 +56,8 @@ class Command:
     def run(self) -> None:
         """Search, fold, write."""
         check_number("--seed", self.seed, 0, LARGEST_SEED)
+        if self.directions is not None and (self.method != "hessian" or self.settings):
+            raise UserError("--method and --set belong to a search; with --directions there is none, leave them out.")
         start = time.monotonic()
         directions = None if self.directions is None else Directions.load(self.directions)
         found, change, told = self._run(directions) if Path(self.source).is_dir() else self._any(directions)

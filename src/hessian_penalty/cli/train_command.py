@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
@@ -80,7 +80,7 @@ class Command:
             ImageDataset(self.data),
             self.out,
             finetune=RunFolder.open(self.finetune) if self.finetune else None,
-            provenance={"preset": self.preset, "command": "hessian-penalty " + " ".join(sys.argv[1:])},
+            provenance={"preset": self.preset, "command": command_line()},
             accelerator=self.accelerator,
             precision=self.precision,
         )

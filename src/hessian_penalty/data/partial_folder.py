@@ -12,7 +12,7 @@ import numpy as np
 
 from hessian_penalty.data.image_dataset import Factor, ImageDataset
 from hessian_penalty.errors import UserError
-from hessian_penalty.runs import atomic_path, read_json, write_json
+from hessian_penalty.runs import atomic_path, read_json, require_new, write_json
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -25,8 +25,7 @@ def check_target(out: Path, size: int) -> None:
     """
     if not 4 <= size <= 1024 or size & (size - 1):
         raise UserError(f"`size` must be a power of two from 4 to 1024, got {size}.")
-    if out.exists() or out.is_symlink():
-        raise UserError(f"{out} exists already. Choose another --out, or move it away.")
+    require_new(out)
 
 
 def partial_path(out: Path) -> Path:

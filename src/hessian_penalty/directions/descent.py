@@ -1,13 +1,12 @@
 """What searches by gradient descent on a matrix of directions have in common."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.errors import UserError
 
+ADAM = "adam."  # before the names of an optimiser's tensors in the state of a search
 INITS = ("random", "coordinates")
 MOST_MEANS = 20  # numbers in which the provenance tells the course of a search
 NO_GRADIENT = (
@@ -65,23 +64,6 @@ def gradients(loss: Float[Tensor, ""], parameters: list[Tensor]) -> list[Tensor]
     if len(present) < len(found):
         raise UserError(NO_GRADIENT)
     return present
-
-
-def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts, named `adam.<parameter index>.<state name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"adam.{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-
-def load_adam_tensors(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
-    """Put back what `adam_tensors` gave, found among other tensors."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in kept.items():
-        kind, _, rest = key.partition(".")
-        if kind == "adam":
-            index, name = rest.split(".")
-            state.setdefault(int(index), {})[name] = value.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def block_means(values: Float[Tensor, " steps"]) -> list[float]:

@@ -49,7 +49,8 @@ def generator_along(
     r"""G' with :math:`G'(w) = G(w D)` for orthonormal rows D.
 
     Where exactly one layer reads z, a copy of G with :math:`W' = W D^T` there, compared with G at a few latents to
-    rounding. It draws w as G draws z. Behind a normalisation of z over n components, which in the copy is one of w
+    rounding. It draws w as G does z, which is the same where a rotation leaves
+    the distribution of z alone. Behind a normalisation of z over n components, which in the copy is one of w
     over its m, the weight is multiplied by the ratio of both, :math:`\sqrt{n/m}`, unless `exact` is off: then each
     component that is left keeps the spread that it had in G. In every other case, and where a copy does not come out
     equal, a `RotatedGenerator`.

@@ -9,17 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.directions.descent import (
-    adam_tensors,
+    ADAM,
     block_means,
     check_init,
     gradients,
-    load_adam_tensors,
     orthonormal_rows,
     starting_rows,
 )
 from hessian_penalty.directions.method import Found, Method, Progress, Space, shifted
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.errors import UserError, check_number
+from hessian_penalty.optimizer_state import load_optimizer_tensors, optimizer_tensors
 from hessian_penalty.penalty.second_differences import hessian_penalty
 
 
@@ -146,7 +146,7 @@ def descend(
         penalties[:done] = kept["penalties"]
         with torch.no_grad():
             A.copy_(kept["A"])
-        load_adam_tensors(optimizer, kept)
+        load_optimizer_tensors(optimizer, kept, ADAM)
         rng.set_state(kept["rng"])
     path = PathPenalty(space, settings)
     for step in range(done + 1, settings.steps + 1):
@@ -174,7 +174,7 @@ def descend(
                     "penalties": penalties[:step],
                     "A": A.detach(),
                     "rng": rng.get_state(),
-                    **adam_tensors(optimizer),
+                    **optimizer_tensors(optimizer, ADAM),
                 }
             )
     return orthonormal_rows(A.detach())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.errors import UserError, is_out_of_memory
@@ -22,6 +22,7 @@ from hessian_penalty.penalty.precision import full_precision
 from hessian_penalty.penalty.replay import State, noise_of
 
 Progress = Callable[[int, int], None]  # (done, total)
+SMALLEST_INDEPENDENT = 1e-6  # the part of a unit row that the rows before it do not span
 
 
 @contextmanager
@@ -57,7 +58,8 @@ class Space:
         G: the generator.
         rows: orthonormal rows that span the subspace, float64 on the CPU; the identity for all latents.
         conditions: further arguments of G. The word "random" for an argument `labels` draws `G.sample_labels(count,
-            rng)`, one for each latent; the same for any other name.
+            rng)`, one for each latent; the same for any other name. A whole number for `labels` is the class of all
+            latents, and comes to G as drawn ones do: a tensor with a number for each.
     """
 
     G: Generator
@@ -86,6 +88,8 @@ class Space:
                         f"{type(self.G).__name__} has not; give a value."
                     )
                 drawn[name] = sampler(count, rng)
+            elif name == "labels" and isinstance(value, int) and not isinstance(value, bool):
+                drawn[name] = torch.full((count,), value, device=z.device)
             else:
                 given[name] = value
         return z, Conditions(drawn, given)
@@ -220,24 +224,32 @@ def subspace_rows(G: Generator, subspace: Any) -> Float[Tensor, "dim latent"]:
     if subspace is None:
         subspace = slice(None)
     if isinstance(subspace, slice):
+        if any(bound is not None and abs(bound) > n for bound in (subspace.start, subspace.stop)):
+            raise UserError(f"`subspace` {subspace.start}:{subspace.stop} must lie in 0:{n}, the latents there are.")
         subspace = range(n)[subspace]
-    if getattr(subspace, "ndim", 1) == 2:
-        subspace = torch.as_tensor(subspace)
-        if subspace.shape[1] != n:
-            raise UserError(f"`subspace` must have rows of {n} components, got {subspace.shape[1]}.")
-        rows = subspace.detach().cpu().double()
-        basis, triangle = torch.linalg.qr(rows.T)
-        least = float(triangle.diagonal().abs().min()) if 0 < rows.shape[0] <= n else 0.0
-        if not least > 1e-6 * float(rows.norm()):
-            raise UserError("`subspace` must have linearly independent rows of finite numbers, at least one.")
-        orthonormal: Tensor = (basis * triangle.diagonal().sign()).T.contiguous()
-        return orthonormal
-    if isinstance(subspace, int | float) or any(isinstance(component, bool | float) for component in subspace):
+    try:
+        chosen = torch.as_tensor(subspace if hasattr(subspace, "shape") else list(subspace)).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        chosen = torch.empty(())
+    if chosen.ndim == 2:
+        return _orthonormalized(chosen.double(), n)
+    if chosen.ndim != 1 or (len(chosen) and (chosen.is_floating_point() or chosen.dtype == torch.bool)):
         raise UserError(f"`subspace` must be component numbers, a name or a matrix of rows, got {subspace!r}.")
-    components = [int(component) for component in subspace]
+    components = chosen.tolist()
     if not components or len(set(components)) < len(components) or not all(0 <= c < n for c in components):
         raise UserError(f"`subspace` must name different components, each in [0, {n - 1}], got {components or 'none'}.")
     return torch.eye(n, dtype=torch.float64)[components]
+
+
+def _orthonormalized(rows: Tensor, n: int) -> Tensor:
+    """Orthonormal rows that span the same, in the same order and of the same sign."""
+    if rows.shape[1] != n:
+        raise UserError(f"`subspace` must have rows of {n} components, got {rows.shape[1]}.")
+    basis, triangle = torch.linalg.qr(nn.functional.normalize(rows, dim=1).T)
+    if not 0 < len(rows) <= n or not float(triangle.diagonal().abs().min()) > SMALLEST_INDEPENDENT:
+        raise UserError("`subspace` must have linearly independent rows of finite numbers, at least one.")
+    orthonormal: Tensor = (basis * triangle.diagonal().sign()).T.contiguous()
+    return orthonormal
 
 
 def require_conditions(G: Generator, conditions: Mapping[str, Any]) -> None:

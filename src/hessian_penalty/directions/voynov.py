@@ -11,17 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hessian_penalty.directions.descent import (
-    adam_tensors,
+    ADAM,
     block_means,
     check_init,
     gradients,
-    load_adam_tensors,
     orthonormal_rows,
     starting_rows,
 )
 from hessian_penalty.directions.method import Found, Method, Progress, Space
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.errors import UserError, check_number
+from hessian_penalty.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
 RECENT_STEPS = 100  # over which the final accuracy and shift error are taken
 FIRST_WIDTH, MOST_WIDTH = 32, 256  # channels of the reconstructor
@@ -213,7 +213,7 @@ class _Training:
             "history": self.history[:, : self.done],
             "rng": self._rng.get_state(),
             **network,
-            **adam_tensors(self._optimizer),
+            **optimizer_tensors(self._optimizer, ADAM),
         }
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
@@ -222,7 +222,7 @@ class _Training:
             self._A.copy_(kept["A"])
         network = {name: kept[f"reconstructor.{name}"] for name in self._reconstructor.state_dict()}
         self._reconstructor.load_state_dict(network)
-        load_adam_tensors(self._optimizer, kept)
+        load_optimizer_tensors(self._optimizer, kept, ADAM)
         self._rng.set_state(kept["rng"])
         self.done = kept["history"].shape[1]
         self.history[:, : self.done] = kept["history"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.protocol import Generator, require_generator
+from hessian_penalty.penalty.arguments import check_whole
 from hessian_penalty.penalty.reachable import reachable
 
 Sampler = Callable[[int, torch.Generator | None], Tensor]
@@ -42,6 +43,8 @@ class FunctionGenerator:
                 f"`latent_dim` is needed for a {type(function).__name__} that does not carry it: the number of "
                 "components of one latent."
             )
+        if latent_dim is not None:
+            check_whole("latent_dim", latent_dim)
         if latent_dim is not None and latent_dim < 1:
             raise UserError(f"`latent_dim` must be at least 1, got {latent_dim}.")
         self.function = function

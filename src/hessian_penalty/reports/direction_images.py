@@ -126,9 +126,7 @@ class MovedSamples:
         drawn = [space.sample(1, rng) for _ in range(samples)]  # one by one: the first do not depend on the number
         self.z = torch.cat([z for z, _ in drawn])
         of_samples = {
-            name: torch.cat([others[name] for _, others in drawn])
-            for name, value in conditions.items()
-            if isinstance(value, str) and value == "random"
+            name: torch.cat([conditions.of_samples[name] for _, conditions in drawn]) for name in drawn[0][1].of_samples
         }
         self._passes = Passes(Evaluator(generator), self.z, {**conditions, **of_samples})
         self._batch_size = batch_size

@@ -14,6 +14,7 @@ from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.reports.direction_page import PAGE_NAME, SHEET_NAME, directions_page
 from hessian_penalty.reports.direction_sheet import direction_sheet
 from hessian_penalty.reports.direction_video import direction_videos
+from hessian_penalty.runs import require_new
 
 RESULT, STATE = "directions.safetensors", "search.safetensors"
 
@@ -105,7 +106,7 @@ def require_folder(out: Path, asked: Mapping[str, Any]) -> None:
     if not (out / RESULT).exists():
         return
     if (out / PAGE_NAME).exists():
-        raise UserError(f"{out / RESULT} exists already. Choose another --out, or delete the folder.")
+        require_new(out / RESULT)
     found = Directions.load(out / RESULT).provenance
     different = [name for name, value in asked.items() if found.get(name) != value]
     if different:

@@ -21,7 +21,7 @@ from hessian_penalty.generators.function_generator import FunctionGenerator
 from hessian_penalty.generators.loading import generator_config, load_generator, read_tensors, save_module
 from hessian_penalty.generators.progan import FIRST_LINEAR_WEIGHT, ProGANGenerator
 from hessian_penalty.generators.protocol import Generator
-from hessian_penalty.runs import RunFolder, atomic_path, write_json
+from hessian_penalty.runs import RunFolder, atomic_path, require_new, write_json
 
 _FOLDS = {"exp_avg": fold_weight, "exp_avg_sq": fold_second_moment}
 
@@ -45,17 +45,6 @@ def rotate_checkpoint(source: Path, out: Path, matrix: Tensor, first_parameter: 
             if key in tensors:  # Adam has none before its first step
                 tensors[key] = fold(tensors[key], matrix)
         save_file(tensors, out / moments.name)
-
-
-def require_new(out: str | Path) -> Path:
-    """Refuse a path at which there is something.
-
-    Raises:
-        UserError: it exists.
-    """
-    if Path(out).exists():
-        raise UserError(f"{out} exists already. Choose another --out, or delete it.")
-    return Path(out)
 
 
 def require_keep(keep: int | None, latent_dim: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_module, read_tensors
 from hessian_penalty.generators.progan import ProGANCritic, ProGANGenerator
+from hessian_penalty.optimizer_state import load_optimizer_tensors
 from hessian_penalty.penalty import CollapsedError, HessianPenalty
 from hessian_penalty.penalty.layers import match_layers
 from hessian_penalty.runs import RunFolder
@@ -194,7 +195,7 @@ class Trainer:
         for name, optimizer in self._optimizers.items():
             file = path / f"{name}_optimizer.safetensors"
             if optimizers_required or file.exists():
-                checkpoints.load_optimizer_tensors(optimizer, read_tensors(file))
+                load_optimizer_tensors(optimizer, read_tensors(file))
 
     def _run(self) -> RunFolder:
         if self.run is None:
