@@ -20,6 +20,8 @@ COMMANDS = {
     "discover": "find interpretable directions in any frozen generator: pictures, videos, a page",
     "edit": "edit pictures along a direction",
     "rotate": "turn a generator's latents onto its directions, at no loss of quality",
+    "prune": "take the latents that do nothing out of a run",
+    "traverse": "film what each latent does",
     "report": "put runs side by side in one self-contained page",
 }
 

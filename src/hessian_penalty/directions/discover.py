@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from hessian_penalty.directions.directions import Directions
@@ -123,17 +124,7 @@ def _ordered(
     rng: torch.Generator,
 ) -> Directions:
     """Sort by activeness, and fix the signs."""
-    samples = ACTIVENESS_SAMPLES
-    _, conditions = space.sample(samples, rng)
-    G = FunctionGenerator(partial(space.G, **conditions.others), space.G.latent_dim, space.G.sample_latents)
-    active = activeness(
-        G,
-        samples=samples,
-        basis=found.float(),
-        batch_size=ACTIVENESS_BATCH,
-        rng=rng,
-        **dict[str, Any](conditions.of_samples),
-    )
+    active = activeness_along(space, found, rng)
     order = active.argsort(descending=True)[:count]
     rows = found[order]
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
@@ -142,6 +133,18 @@ def _ordered(
         activeness=active[order].float(),
         curvature=None if curvature is None else curvature[order].float(),
         provenance=record,
+    )
+
+
+def activeness_along(
+    space: Space, rows: Float[Tensor, "count latent"], rng: torch.Generator
+) -> Float[Tensor, " count"]:
+    """Activeness of unit rows in latent space, under the conditions of the space; see `activeness`."""
+    _, conditions = space.sample(ACTIVENESS_SAMPLES, rng)
+    G = FunctionGenerator(partial(space.G, **conditions.others), space.G.latent_dim, space.G.sample_latents)
+    of_samples = dict[str, Any](conditions.of_samples)
+    return activeness(
+        G, samples=ACTIVENESS_SAMPLES, basis=rows.float(), batch_size=ACTIVENESS_BATCH, rng=rng, **of_samples
     )
 
 

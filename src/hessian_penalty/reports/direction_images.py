@@ -59,14 +59,14 @@ def chosen_directions(directions: Directions, indices: Sequence[int] | None = No
     return chosen
 
 
-def direction_labels(directions: Directions, indices: Sequence[int]) -> list[str]:
-    r"""A label for each direction: its number, and below it its activeness where that is known.
+def direction_labels(directions: Directions, indices: Sequence[int], prefix: str = "direction ") -> list[str]:
+    r"""A label for each direction: its number after a word, and below it its activeness where that is known.
 
     >>> direction_labels(Directions(torch.eye(2), activeness=torch.tensor([0.25, 0.0])), [0])
     ['direction 0\n0.250']
     """
     known = None if directions.activeness is None else directions.activeness.tolist()
-    return latent_labels(indices, known, prefix="direction ")
+    return latent_labels(indices, known, prefix=prefix)
 
 
 def check_extent(extent: float) -> None:

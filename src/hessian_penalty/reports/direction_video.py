@@ -39,6 +39,7 @@ def direction_frames(
     extent: float = EXTENT,
     rng: torch.Generator | None = None,
     batch_size: int = BATCH_SIZE,
+    prefix: str = "direction ",
     **conditions: Any,
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Frames, made one at a time: a labelled row for each direction, a column for each picture.
@@ -55,6 +56,7 @@ def direction_frames(
         extent: the largest position.
         rng: draws the latents; None is a generator seeded with 0. The first one is that of `direction_sheet`.
         batch_size: most latents a pass of G; bounds memory.
+        prefix: word before a direction's number in its label.
         conditions: as of `MovedSamples`.
 
     Raises:
@@ -63,7 +65,7 @@ def direction_frames(
     chosen = chosen_directions(directions, indices)
     _check(frames, extent)
     moved = MovedSamples(G, directions, samples=samples, rng=rng, batch_size=batch_size, conditions=conditions)
-    return _frames(moved, directions, chosen, frames, extent)
+    return _frames(moved, directions, chosen, frames, extent, prefix)
 
 
 def direction_video(
@@ -152,7 +154,12 @@ def _file_name(group: Sequence[int]) -> str:
 
 
 def _frames(
-    moved: MovedSamples, directions: Directions, indices: Sequence[int], frames: int, extent: float
+    moved: MovedSamples,
+    directions: Directions,
+    indices: Sequence[int],
+    frames: int,
+    extent: float,
+    prefix: str = "direction ",
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     rows = directions.matrix[list(indices)]
     painter = None
@@ -163,7 +170,7 @@ def _frames(
             first = next(images)
             columns, _, height, width = first.shape
             painter = GridPainter(
-                len(rows), columns, height, width, row_labels=direction_labels(directions, indices),
+                len(rows), columns, height, width, row_labels=direction_labels(directions, indices, prefix),
                 background=GROUND, ink=LABEL_INK, even=True,
             )  # fmt: skip
             images = chain([first], images)
