@@ -223,7 +223,7 @@ def test_evaluations_are_the_rows_that_the_generator_gets(monkeypatch, subspace,
 
 def test_rounds_end_where_nothing_is_gained(monkeypatch):
     """The second candidate is no better than the first."""
-    judged_as(monkeypatch, [[8.0, 8.0], [2.0, 2.0], [2.0, 2.0]])
+    judged_as(monkeypatch, [[8.0] * 10, [2.0] * 10, [2.0] * 10])
     G, shown = spied(Deep()), []
     found = search(G, rounds=9, batch_size=5, progress=lambda *counts: shown.append(counts))
     assert found.notes["held_out_penalties"] == [1.0, 0.25, 0.25]
@@ -236,6 +236,7 @@ def test_rounds_end_where_nothing_is_gained(monkeypatch):
 def test_a_basis_is_taken_unless_it_is_clearly_worse(monkeypatch, seed, polish):
     """A search from the rows found, with the same seed, begins with their penalties on the same held-out sketches."""
     taken = energies(monkeypatch)
+    monkeypatch.setattr(hessian_module, "_shrinkage", lambda sketches: torch.ones(len(sketches)))
     G = Deep(seed)
     settings = {"sketches": 3, "rounds": 3, "smallest_gain": 0.0, "polish": polish}
     found = search(G, seed=seed, **settings)
@@ -269,6 +270,29 @@ def test_which_basis_is_taken(monkeypatch, values, rounds, taken):
     monkeypatch.setattr(hessian_module, "joint_diagonalize", lambda matrices: next(bases))
     rows = search(Deep(), rounds=rounds, sketches=2, held_out=2, batch_size=2).rows
     assert torch.equal(rows, torch.eye(4, dtype=torch.float64).roll(taken, 0))
+
+
+def test_sketches_larger_than_the_median_are_scaled_down_to_it():
+    sketches = torch.eye(2, dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0, 300.0, 0.0])[:, None, None]
+    factors = hessian_module._shrinkage(sketches)
+    torch.testing.assert_close(factors, torch.tensor([1, 1, 2 / 3, 2 / 300, 1], dtype=torch.float64))
+    assert torch.equal(hessian_module._shrinkage(torch.zeros(3, 2, 2)), torch.ones(3))
+
+
+def test_one_enormous_sketch_does_not_turn_the_basis(monkeypatch):
+    """A spike of curvature, as a kink gives, along a diagonal of two true axes, in one of forty sketches."""
+    G = Additive()
+    ordinary = hessian_module.hessian_sketches
+
+    def spiked(*given, along, **options):
+        sketches = ordinary(*given, along=along, **options)
+        diagonal = along.double() @ torch.tensor([1.0, 1.0, 0, 0], dtype=torch.float64)
+        sketches[0] += 1e5 * torch.outer(diagonal, diagonal)
+        return sketches
+
+    plain = search(G, sketches=40, rounds=1).rows
+    monkeypatch.setattr(hessian_module, "hessian_sketches", spiked)
+    assert (plain @ search(G, sketches=40, rounds=1).rows.T).abs().amax(dim=1).min() > 0.95
 
 
 def test_polish_improves_a_poor_start(monkeypatch):

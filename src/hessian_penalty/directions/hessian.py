@@ -24,10 +24,13 @@ class HessianSearch(Method):
     r"""Joint diagonalisation of the Hessians of all image elements, sampled by sketches.
 
     A round draws fresh latents, sketches there along the current directions (second differences see kinks at the
-    scale `epsilon`, which depends on the direction), and diagonalises all sketches so far. Penalties of two bases are
-    compared sketch by sketch on held-out ones: a round's basis, which rests on more sketches than the last, is taken
-    unless it is worse by more than the standard error of that difference, or no better than the given basis. Rounds
-    end when a fall by `smallest_gain` is further away than this error.
+    scale `epsilon`, which depends on the direction), and diagonalises all sketches so far. At a kink a second
+    difference can be so large that one sketch outweighs hundreds: those larger than the median are scaled down to it.
+
+    Penalties of two bases are compared sketch by sketch on held-out ones: a round's basis, which rests on more sketches
+    than the last, is taken unless it is worse by more than the standard error of that difference, or no better than the
+    given basis. Rounds end when the penalty neither falls nor rises by more than `smallest_gain`, as surely as that
+    error allows to say.
 
     The basis is square: it minimises the penalty over all orthonormal A. For fewer directions take the most active of
     its rows; a search for few directions would prefer dead ones, whose penalty is 0.
@@ -98,6 +101,7 @@ class _Search:
         self._progress = progress
         self._kept: dict[str, Tensor] = (state.load() if state else None) or {}
         self._given: list[str] = []  # names of the groups of sketches so far
+        self._held_out_shrinkage: Tensor | None = None
         self._done, self._total = 0, settings.evaluations(space.dim)
 
     def run(self) -> Found:
@@ -109,13 +113,13 @@ class _Search:
         pool = torch.empty(0, *basis.shape, dtype=torch.float64)
         for _ in range(settings.rounds):
             pool = torch.cat([pool, self._sketches(settings.sketches, basis, self._seed())])
-            candidate = joint_diagonalize(pool)
+            candidate = joint_diagonalize(pool * _shrinkage(pool)[:, None, None])
             energies, candidate_curvature = self._judge(candidate, held_out_seed)
             penalties.append(float(energies.mean() / given))
             gain, error = _fall(best, energies)
             if gain >= -error and energies.mean() < given:
                 best, basis, curvature = energies, candidate, candidate_curvature
-            if gain + error <= settings.smallest_gain * float(best.mean()):
+            if abs(gain) + error <= settings.smallest_gain * float(energies.mean()):
                 break
         if settings.polish:
             candidate = self._polished(basis)
@@ -144,7 +148,11 @@ class _Search:
     def _judge(self, basis: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Penalties along a basis, one for each held-out sketch, always the same ones; and the rows' curvature."""
         turned = basis @ self._sketches(self.settings.held_out, basis, seed) @ basis.T
-        return off_diagonal_energies(turned), turned.diagonal(dim1=1, dim2=2).square().mean(dim=0).sqrt()
+        if self._held_out_shrinkage is None:  # of the first basis, for all: they are compared sketch by sketch
+            self._held_out_shrinkage = _shrinkage(turned)
+        return off_diagonal_energies(turned) * self._held_out_shrinkage.square(), turned.diagonal(
+            dim1=1, dim2=2
+        ).square().mean(dim=0).sqrt()
 
     def _sketches(self, count: int, basis: Tensor, seed: int) -> Tensor:
         """Sketches in coordinates of the space, by differences along a basis."""
@@ -178,6 +186,13 @@ class _Search:
 
     def _seed(self) -> int:
         return int(torch.randint(2**31, (), generator=self.rng, device=self.rng.device))
+
+
+def _shrinkage(sketches: Tensor) -> Tensor:
+    """Factors that scale sketches larger than the median one down to it; 1 where the median is 0."""
+    sizes = sketches.flatten(1).norm(dim=1)
+    median = sizes.median()
+    return (median / sizes).clamp(max=1) if median > 0 else torch.ones_like(sizes)
 
 
 def _fall(before: Tensor, after: Tensor) -> tuple[float, float]:
