@@ -26,6 +26,8 @@ SHORT = {
     "discover": "--set sketches=16 held_out=8 rounds=1 --videos 2",
     "edit": "--samples 2",
     "rotate": "--set sketches=16 held_out=8 rounds=1",
+    "prune": "--below 0.999",
+    "traverse": "--frames 4 --columns 2",
     "report": "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8",
 }
 
