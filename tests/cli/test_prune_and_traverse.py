@@ -44,6 +44,13 @@ def test_traverse_films_the_most_active_latents(shades, tmp_path, capsys):
     assert "traversal.mp4: latents 1, 2 in 3 pictures." in capsys.readouterr().out
 
 
+def test_a_generator_that_fails_is_told_without_traceback(tmp_path, monkeypatch, capsys):
+    (tmp_path / "fails.py").write_text("import torch\n\ndef G():\n    return torch.nn.Linear(7, 192)\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["traverse", f"{tmp_path / 'fails.py'}:G", "--latent-dim", "5"]) == 2
+    assert "The generator fails at latents of the shape (64, 5)" in capsys.readouterr().err
+
+
 def test_the_published_numbers_are_the_defaults(small_run, tmp_path):
     out = tmp_path / "t.mp4"
     assert main(["traverse", str(small_run.path), "--out", str(out)]) == 0

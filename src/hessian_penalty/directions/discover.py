@@ -15,7 +15,14 @@ from hessian_penalty.directions.fixed import Coordinates, RandomBasis
 from hessian_penalty.directions.ganspace import GANSpaceSearch
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.directions.hessian_gradient import HessianGradientSearch
-from hessian_penalty.directions.method import Method, Progress, Space, require_conditions, subspace_rows
+from hessian_penalty.directions.method import (
+    Method,
+    Progress,
+    Space,
+    generator_errors,
+    require_conditions,
+    subspace_rows,
+)
 from hessian_penalty.directions.orojar import OroJaRSearch
 from hessian_penalty.directions.search_state import SearchState
 from hessian_penalty.directions.sefa import SeFaSearch
@@ -143,9 +150,10 @@ def activeness_along(
     _, conditions = space.sample(ACTIVENESS_SAMPLES, rng)
     G = FunctionGenerator(partial(space.G, **conditions.others), space.G.latent_dim, space.G.sample_latents)
     of_samples = dict[str, Any](conditions.of_samples)
-    return activeness(
-        G, samples=ACTIVENESS_SAMPLES, basis=rows.float(), batch_size=ACTIVENESS_BATCH, rng=rng, **of_samples
-    )
+    with generator_errors((ACTIVENESS_BATCH, space.G.latent_dim)):
+        return activeness(
+            G, samples=ACTIVENESS_SAMPLES, basis=rows.float(), batch_size=ACTIVENESS_BATCH, rng=rng, **of_samples
+        )
 
 
 def describe(value: Any) -> str:

@@ -150,9 +150,8 @@ class _Search:
         turned = basis @ self._sketches(self.settings.held_out, basis, seed) @ basis.T
         if self._held_out_shrinkage is None:  # of the first basis, for all: they are compared sketch by sketch
             self._held_out_shrinkage = _shrinkage(turned)
-        return off_diagonal_energies(turned) * self._held_out_shrinkage.square(), turned.diagonal(
-            dim1=1, dim2=2
-        ).square().mean(dim=0).sqrt()
+        curvature = turned.diagonal(dim1=1, dim2=2).square().mean(dim=0).sqrt()
+        return off_diagonal_energies(turned) * self._held_out_shrinkage.square(), curvature
 
     def _sketches(self, count: int, basis: Tensor, seed: int) -> Tensor:
         """Sketches in coordinates of the space, by differences along a basis."""

@@ -70,10 +70,8 @@ def joint_diagonalize(matrices: Float[Tensor, "count n n"], *, max_sweeps: int =
         raise UserError("`matrices` must be finite, got NaN or infinity: does the generator give finite images?")
     n, device = matrices.shape[-1], matrices.device
     parts = [
-        part.double()
-        .permute(1, 2, 0)
-        .clone(memory_format=torch.contiguous_format)  # (n, n, T): what is turned lies together
-        for part in matrices.split(max(1, PART // n**2))
+        part.double().permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+        for part in matrices.split(max(1, PART // n**2))  # (n, n, T): what is turned lies together
     ]
     basis = torch.eye(n, dtype=torch.float64, device=device)
     rounds = [(p.to(device), q.to(device)) for p, q in _rounds(n)]
