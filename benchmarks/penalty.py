@@ -198,7 +198,7 @@ class TextbookPenalty:
     def generate(self, z, kimg=None):
         return self.generator(z)
 
-    def __call__(self, z, kimg=None, main_loss=None, rng=None):
+    def __call__(self, z, kimg=None, main_loss=None, rng=None, layer_weights=None):
         return 0.1 * textbook(self.generator, z, variance=written_out_variance, layers=self.layers)
 
     def state_dict(self):
@@ -231,13 +231,13 @@ def training_iterations(batch: int, steps: int) -> dict[str, float]:
         penalty = PenaltyConfig(weight=0.1, **options) if options else PenaltyConfig()
         arms[name] = Trainer(TrainingConfig(generator=NETWORK, batch_size=batch, penalty=penalty), Noise())
         if of_textbook:
-            arms[name].penalty = TextbookPenalty(arms[name].generator, of_textbook)
+            arms[name].state.penalty = TextbookPenalty(arms[name].state.generator, of_textbook)
     times = dict.fromkeys(arms, 0.0)
     for step in range(-1, steps):  # the first warms up
         for name, trainer in arms.items():
             if step == 0 and name.endswith("4"):
-                trainer.penalty._calls = 0
-            trainer.steps = max(step, 0)
+                trainer.state.penalty._calls = 0
+            trainer.state.steps = max(step, 0)
             start = time.perf_counter()
             trainer.step()
             times[name] += (time.perf_counter() - start) * (step >= 0)

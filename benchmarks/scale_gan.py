@@ -66,12 +66,12 @@ def check_enlarged(plain, enlarged, factor):
 def log_ratio(trainer, penalty, batches=8):
     """Mean logarithm of main over penalty gradient norm, as `AdaptiveWeight` measures it, at the trainer's networks."""
     rng = torch.Generator().manual_seed(1)
-    parameters, found = list(trainer.generator.parameters()), []
+    parameters, found = list(trainer.state.generator.parameters()), []
     for _ in range(batches):
-        z = trainer.generator.sample_latents(trainer.config.batch_size, rng)
-        main = generator_loss(trainer.critic(trainer.generator(z)))
+        z = trainer.state.generator.sample_latents(trainer.config.batch_size, rng)
+        main = generator_loss(trainer.state.critic(trainer.state.generator(z)))
         value = hessian_penalty(
-            trainer.generator, z, layers=penalty.layers or None, epsilon=penalty.epsilon, rng=rng,
+            trainer.state.generator, z, layers=penalty.layers or None, epsilon=penalty.epsilon, rng=rng,
             reduction=penalty.reduction, scale_free=penalty.scale_free,
         )  # fmt: skip
         found.append(math.log(gradient_norm(main, parameters) / gradient_norm(value, parameters)))
@@ -106,7 +106,7 @@ class GanStudy:
         trainer = Trainer(replace(self.config, penalty=penalty), self.data, accelerator="cpu")
         trainer.start_from(self.run.latest_checkpoint())
         if activations != 1:
-            enlarge_activations(trainer.generator, activations)  # the moving average stays as it is
+            enlarge_activations(trainer.state.generator, activations)  # the moving average stays as it is
         return trainer
 
     def fixed_weight(self):
@@ -124,17 +124,17 @@ class GanStudy:
         except UserError as error:
             found["diverged"] = str(error)
         if penalty.enabled:
-            found["weight"] = trainer.penalty.last_weight
+            found["weight"] = trainer.state.penalty.last_weight
             found["gradient_fraction"] = found["weight"] / math.exp(log_ratio(trainer, penalty))
         return found | self.measures(trainer)
 
     def measures(self, trainer):
-        found = measure(trainer.ema, self.protocol, self.distance)
+        found = measure(trainer.state.ema, self.protocol, self.distance)
         rng = torch.Generator().manual_seed(self.protocol.seed)
-        z = trainer.ema.sample_latents(128, rng)
+        z = trainer.state.ema.sample_latents(128, rng)
         with torch.no_grad():
             penalties = [
-                hessian_penalty(trainer.ema, z, k=8, layers=layers, reduction="mean", scale_free=True, rng=rng)
+                hessian_penalty(trainer.state.ema, z, k=8, layers=layers, reduction="mean", scale_free=True, rng=rng)
                 for layers in (NORMS, None)
             ]
         return {
@@ -152,7 +152,7 @@ def compare(start, kimg, seed, out):
     with tempfile.TemporaryDirectory() as folder:
         study = GanStudy(Path(folder), start, kimg, seed)
         before = study.trainer(PenaltyConfig())
-        check_enlarged(before.generator, study.trainer(PenaltyConfig(), 10.0).generator, 10.0)
+        check_enlarged(before.state.generator, study.trainer(PenaltyConfig(), 10.0).state.generator, 10.0)
         weight = study.fixed_weight()
         default = replace(PENALTY, adaptive=FRACTION, scale_free=True)
         fixed = replace(PENALTY, weight=weight)

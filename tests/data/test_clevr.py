@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from hessian_penalty.data.clevr import FAMILIES, POSITION_RANGE, SHAPES, Scene
+from hessian_penalty.data.clevr import FAMILIES, SHAPES, Object, Scene
 from hessian_penalty.data.image_dataset import Factor
 from hessian_penalty.errors import UserError
 
 COUNT = 20_000
 MAX_Z = 4.0  # two-sided chance 6e-5 each; the seeds are fixed, so a pass stays one
+RANGES = {"x": (-1.6, 1.6), "y": (-1.6, 1.6), "x0": (-1.9, -0.85), "x1": (0.85, 1.9), "size": (0.5, 0.75)}
 
 
 def _draw(name: str) -> list[Factor]:
@@ -20,7 +21,8 @@ def _draw(name: str) -> list[Factor]:
 def _unit(factor: Factor) -> np.ndarray:
     """A factor's values, uniform on [0, 1) if its law is what it says."""
     if factor.kind == "continuous":
-        return (factor.values + POSITION_RANGE) / (2 * POSITION_RANGE)
+        low, high = RANGES.get(factor.name) or RANGES[factor.name.rstrip("01")]
+        return (factor.values - low) / (high - low)
     return factor.values / (len(factor.categories) if factor.categories else 1)
 
 
@@ -29,6 +31,20 @@ def _unit(factor: Factor) -> np.ndarray:
     [
         ("clevr-simple", [("x", "continuous"), ("y", "continuous"), ("hue", "circular"), ("shape", "categorical")]),
         ("clevr-1fov", [("x", "continuous")]),
+        (
+            "clevr-complex",
+            [
+                (f"{name}{index}", kind)
+                for index in (0, 1)
+                for name, kind in [
+                    ("x", "continuous"),
+                    ("y", "continuous"),
+                    ("hue", "circular"),
+                    ("shape", "categorical"),
+                    ("size", "continuous"),
+                ]
+            ],
+        ),
     ],
 )
 def test_names_kinds_and_ranges(name: str, factors: list[tuple[str, str]]) -> None:
@@ -50,8 +66,9 @@ def test_factors_are_uniform(name: str) -> None:
         assert np.abs((counts - COUNT / cells) / deviation).max() < MAX_Z, factor.name
 
 
-def test_factors_are_independent() -> None:
-    for one, other in itertools.combinations(_draw("clevr-simple"), 2):
+@pytest.mark.parametrize("name", ["clevr-simple", "clevr-complex"])
+def test_factors_are_independent(name: str) -> None:
+    for one, other in itertools.combinations(_draw(name), 2):
         correlation = np.corrcoef(one.values, other.values)[0, 1]
         assert abs(correlation) * np.sqrt(COUNT) < MAX_Z, (one.name, other.name)
 
@@ -71,10 +88,24 @@ def test_scene_of_a_row() -> None:
         Factor("hue", "circular", np.array([0.0, 0.75])),
         Factor("shape", "categorical", np.array([0, 2]), SHAPES),
     ]
-    assert FAMILIES["clevr-simple"].scene(factors, 1) == Scene(-1.5, 0.25, 0.75, "cylinder")
-    assert FAMILIES["clevr-1fov"].scene(factors[:1], 1) == Scene(-1.5, 0.0, 0.0, "cube")
+    assert FAMILIES["clevr-simple"].scene(factors, 1) == Scene((Object(-1.5, 0.25, 0.75, "cylinder", 1.0),))
+    assert FAMILIES["clevr-1fov"].scene(factors[:1], 1) == Scene((Object(-1.5, 0.0, 0.0, "cube", 1.0),))
+
+
+def test_two_objects_of_a_row() -> None:
+    factors = _draw("clevr-complex")
+    row = {factor.name: factor.values[7] for factor in factors}
+    left, right = FAMILIES["clevr-complex"].scene(factors, 7).objects
+    assert left == Object(row["x0"], row["y0"], row["hue0"], SHAPES[row["shape0"]], row["size0"])
+    assert right == Object(row["x1"], row["y1"], row["hue1"], SHAPES[row["shape1"]], row["size1"])
 
 
 def test_unknown_shape() -> None:
     with pytest.raises(UserError, match="`shape` must be one of cube, sphere, cylinder, got 'cone'"):
-        Scene(0.0, 0.0, 0.0, "cone")
+        Object(0.0, 0.0, 0.0, "cone")
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan")])
+def test_size_of_nothing(size: float) -> None:
+    with pytest.raises(UserError, match=f"`size` must be above 0, got {size}"):
+        Object(0.0, 0.0, 0.0, "cube", size)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hessian_penalty.data import render
-from hessian_penalty.data.clevr import FAMILIES, POSITION_RANGE, SHAPES, Scene
+from hessian_penalty.data.clevr import FAMILIES, POSITION_RANGE, SHAPES, SIDE_RANGE, SIZE_RANGE, Object, Scene
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.data.mitsuba_scene import render_scene
 from hessian_penalty.errors import UserError
@@ -32,6 +32,10 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def _alone(x: float, y: float, hue: float, shape: str, size: float = 1.0) -> Scene:
+    return Scene((Object(x, y, hue, shape, size),))
+
+
 def _coloured(pixels: np.ndarray) -> np.ndarray:
     """Where the object is: the ground and the lights are almost grey."""
     levels = pixels.astype(int)
@@ -41,7 +45,7 @@ def _coloured(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("hue", [0.0, 0.2, 0.4, 0.6, 0.8])
 def test_colour_is_the_hue(shape: str, hue: float) -> None:
-    pixels = render_scene(Scene(0.0, 0.0, hue, shape), 32, seed=0)
+    pixels = render_scene(_alone(0.0, 0.0, hue, shape), 32, seed=0)
     seen = np.array([colorsys.rgb_to_hsv(*rgb)[0] for rgb in pixels[_coloured(pixels)] / 255])
     assert len(seen) > 30
     offset = (seen - hue + 0.5) % 1 - 0.5
@@ -50,7 +54,7 @@ def test_colour_is_the_hue(shape: str, hue: float) -> None:
 
 def test_object_moves_right_with_x_and_up_with_y() -> None:
     def centroid(x: float, y: float) -> np.ndarray:
-        return np.argwhere(_coloured(render_scene(Scene(x, y, 0.6, "sphere"), 32, seed=0))).mean(0)
+        return np.argwhere(_coloured(render_scene(_alone(x, y, 0.6, "sphere"), 32, seed=0))).mean(0)
 
     steps = np.linspace(-POSITION_RANGE, POSITION_RANGE, 4)
     along_x = np.array([centroid(x, 0.0) for x in steps])
@@ -59,21 +63,58 @@ def test_object_moves_right_with_x_and_up_with_y() -> None:
     assert (np.diff(along_y[:, 0]) < -2).all() and np.ptp(along_y[:, 1]) < 1  # rows count downwards
 
 
-def test_object_is_in_the_picture_wherever_it_stands() -> None:
-    middle = _coloured(render_scene(Scene(0.0, 0.0, 0.0, "sphere"), 32, seed=0)).sum()
-    for x in (-POSITION_RANGE, POSITION_RANGE):
+@pytest.mark.parametrize(("x_reach", "size"), [(POSITION_RANGE, 1.0), (SIDE_RANGE[1], SIZE_RANGE[1])])
+def test_object_is_in_the_picture_wherever_it_stands(x_reach: float, size: float) -> None:
+    middle = _coloured(render_scene(_alone(0.0, 0.0, 0.0, "sphere", size), 32, seed=0)).sum()
+    for x in (-x_reach, x_reach):
         for y in (-POSITION_RANGE, POSITION_RANGE):
-            assert _coloured(render_scene(Scene(x, y, 0.0, "sphere"), 32, seed=0)).sum() > 0.6 * middle
+            assert _coloured(render_scene(_alone(x, y, 0.0, "sphere", size), 32, seed=0)).sum() > 0.6 * middle
+
+
+def _row(y: float, z: float) -> float:
+    """The row, in a picture of 64, of the points at height z and depth y: the camera as a pinhole."""
+    camera, target = np.array([-8.2, 6.4]), np.array([-0.1, 0.35])
+    ahead = (target - camera) / np.linalg.norm(target - camera)
+    up = np.array([-ahead[1], ahead[0]])
+    ray = np.array([y, z]) - camera
+    return float(32 - 32 * (ray @ up) / (ray @ ahead) / np.tan(np.radians(33 / 2)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [0.5, 1.0])
+def test_object_stands_on_the_ground_and_is_as_large_as_its_size(shape: str, size: float) -> None:
+    if shape == "sphere":
+        angles = np.linspace(0, 2 * np.pi, 721)
+        outline = [(0.9 * np.cos(angle), 0.9 + 0.9 * np.sin(angle)) for angle in angles]
+    else:
+        reach, height = (0.9, 1.8) if shape == "cylinder" else (0.81 * (np.sin(np.pi / 6) + np.cos(np.pi / 6)), 1.62)
+        outline = [(y, z) for y in (-reach, reach) for z in (0, height)]
+    expected = [_row(size * y, size * z) for y, z in outline]
+    rows = np.flatnonzero(_coloured(render_scene(_alone(0.0, 0.0, 0.0, shape, size), 64, seed=0)).any(1))
+    assert abs(rows[0] - min(expected)) < 1.5 and abs(rows[-1] + 1 - max(expected)) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "depths"), [("cube", (-1.6, -1.6)), ("cube", (1.6, -1.6)), ("cylinder", (-1.6, 1.6))]
+)
+def test_two_objects_never_hide_each_other(shape: str, depths: tuple[float, float]) -> None:
+    left, right = (Object(x, y, 0.9, shape, SIZE_RANGE[1]) for x, y in zip((-0.85, 0.85), depths, strict=True))
+    together, one, other = (
+        _coloured(render_scene(Scene(objects), 64, seed=0)) for objects in ((left, right), (left,), (right,))
+    )
+    assert one[:, :32].sum() > 50 and other[:, 32:].sum() > 50
+    assert not one[:, 32:].any() and not other[:, :32].any()
+    assert (together ^ (one | other)).sum() < 0.05 * (one | other).sum()  # a shadow may dim an edge
 
 
 def test_shapes_differ() -> None:
-    views = [_coloured(render_scene(Scene(0.0, 0.0, 0.0, shape), 32, seed=0)) for shape in SHAPES]
+    views = [_coloured(render_scene(_alone(0.0, 0.0, 0.0, shape), 32, seed=0)) for shape in SHAPES]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (views[one] ^ views[other]).sum() > 20
 
 
 def test_plain_ground_is_quiet() -> None:
-    pixels = render_scene(Scene(1.2, 1.2, 0.0, "sphere"), 64, seed=0).astype(float)
+    pixels = render_scene(_alone(1.2, 1.2, 0.0, "sphere"), 64, seed=0).astype(float)
     ground = pixels[-16:, :16]
     assert 60 < ground.mean() < 220
     for axis in (0, 1):
@@ -83,9 +124,9 @@ def test_plain_ground_is_quiet() -> None:
 def test_same_scene_gives_the_same_bytes_every_time() -> None:
     # Scenes are built and freed in between: nothing may depend on where they lie in memory.
     for shape in SHAPES:
-        views = {render_scene(Scene(0.3, 0.2, 0.1, shape), 8, seed=5).tobytes() for _ in range(60)}
+        views = {render_scene(_alone(0.3, 0.2, 0.1, shape), 8, seed=5).tobytes() for _ in range(60)}
         assert len(views) == 1
-    assert render_scene(Scene(0.3, 0.2, 0.1, "cube"), 8, seed=6).tobytes() not in views
+    assert render_scene(_alone(0.3, 0.2, 0.1, "cube"), 8, seed=6).tobytes() not in views
 
 
 def test_workers_do_not_change_the_bytes(tmp_path: Path) -> None:
@@ -241,7 +282,8 @@ def test_missing_mitsuba_is_said_clearly(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "clever"}, "Unknown data set 'clever'; choose one of clevr-simple, clevr-1fov"),
+        ({"name": "clever"}, "Unknown data set 'clever'; choose one of clevr-simple, clevr-1fov, clevr-complex"),
+        ({"name": "clevr-u"}, "clevr-u is clevr-simple's data learned with 3 latents: render clevr-simple"),
         ({"count": 0}, "`count` must be at least 1, got 0"),
         ({"seed": -1}, "`seed` must not be negative, got -1"),
         ({"workers": 0}, "`workers` must be at least 1, got 0"),

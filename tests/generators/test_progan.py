@@ -11,11 +11,10 @@ from hessian_penalty.generators.progan import (
     FIRST_LINEAR_WEIGHT,
     PixelNorm,
     ProGANConfig,
-    ProGANCritic,
     ProGANGenerator,
-    minibatch_stddev,
     published_channels,
 )
+from hessian_penalty.generators.progan_critic import ProGANCritic, minibatch_stddev
 from hessian_penalty.generators.protocol import Generator
 
 TINY = ProGANConfig(latent_dim=5, channels=(16, 12, 8))

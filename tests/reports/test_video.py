@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.reports.traversal_video import swing, traversal_frames, traversal_mp4, write_traversal_video
+from hessian_penalty.reports.direction_video import GROUND, LABEL_INK, swing
+from hessian_penalty.reports.grids import GridPainter
+from hessian_penalty.reports.samples import generate, seeded_latents
+from hessian_penalty.reports.traversal_video import traversal_frames, traversal_mp4
 from hessian_penalty.reports.video import write_mp4
 
 
@@ -22,28 +25,39 @@ def decode(path: Path) -> tuple[Any, np.ndarray]:
 
 def test_the_video_is_h264_with_the_frames_and_size_asked_for(square: Any, tmp_path: Path) -> None:
     path = tmp_path / "traversal.mp4"
-    write_traversal_video(path, square, frames=12, columns=2)
+    path.write_bytes(traversal_mp4(square, frames=12, samples=2))
     facts, frames = decode(path)
-    source = list(traversal_frames(square, frames=12, columns=2))
+    source = list(traversal_frames(square, frames=12, samples=2))
     assert facts["codec"] == "h264"
     assert facts["format"] == "yuv420p"
     assert facts["rate"] == 30
     assert frames.shape == (12, *source[0].shape)
     assert frames.shape[1] % 2 == frames.shape[2] % 2 == 0
-    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_traversal_is_the_latents_themselves_set_one_after_the_other(square: Any) -> None:
+    bases = seeded_latents(square, 2, seed=5)
+    labels = ["z1\n0.200", "z0\n0.100"]
+    painter = GridPainter(2, 2, 16, 16, row_labels=labels, background=GROUND, ink=LABEL_INK, even=True)
+    made = traversal_frames(square, activeness=[0.1, 0.2, 0.0], most=2, seed=5, samples=2, frames=8)
+    for value, frame in zip([-2, -(2**0.5), 0, 2**0.5, 2, 2**0.5, 0, -(2**0.5)], made, strict=True):
+        moved = bases.repeat(2, 1, 1)
+        moved[0, :, 1] = moved[1, :, 0] = value
+        expected = painter.paint_array(generate(square, moved))
+        assert np.abs(frame.astype(int) - expected).max() <= 1
 
 
 def test_the_loop_has_no_seam(square: Any, tmp_path: Path) -> None:
-    frames = np.stack(list(traversal_frames(square, frames=12, columns=2))).astype(int)
+    frames = np.stack(list(traversal_frames(square, frames=12, samples=2))).astype(int)
     assert (frames[1:] == frames[:0:-1]).all(), "the way back is the way there"
     path = tmp_path / "traversal.mp4"
-    write_traversal_video(path, square, frames=12, columns=2)
+    path.write_bytes(traversal_mp4(square, frames=12, samples=2))
     decoded = decode(path)[1]
     assert np.abs(decoded[-1] - decoded[1]).mean() < 3, "the last frame is as far from the first as the second is"
 
 
 def test_time_moves_smoothly_through_the_seam() -> None:
-    values = np.array([swing(frame, 90) for frame in range(-3, 94)])
+    values = np.array([swing(frame, 90, 2.0) for frame in range(-3, 94)])
     assert values.min() == -2
     assert values.max() == 2
     assert np.abs(np.diff(values)).max() <= 2 * 2 * np.pi / 90 + 1e-9  # amplitude times angular step
@@ -51,7 +65,7 @@ def test_time_moves_smoothly_through_the_seam() -> None:
 
 
 def test_rows_are_latents_and_columns_are_pictures(square: Any) -> None:
-    frames = np.stack(list(traversal_frames(square, frames=4, columns=2, activeness=[0.1, 0.0, 0.2])))
+    frames = np.stack(list(traversal_frames(square, frames=4, samples=2, activeness=[0.1, 0.0, 0.2])))
     tiles = frames[:, :, -130:]  # two columns of 64 pixels
     assert (tiles[:, :64] == tiles[:1, :64]).all(), "z2, said to be the most active, does nothing"
     assert (tiles[0, 66:130] != tiles[2, 66:130]).any(), "z0 moves"
@@ -87,7 +101,7 @@ def test_colours_survive(tmp_path: Path) -> None:
 
 
 def test_the_index_comes_first(square: Any) -> None:
-    content = traversal_mp4(square, frames=2, columns=1)
+    content = traversal_mp4(square, frames=2, samples=1)
     assert 0 < content.index(b"moov") < content.index(b"mdat")
 
 
@@ -98,7 +112,12 @@ def test_a_failure_leaves_the_old_video(square: Any, tmp_path: Path) -> None:
         write_mp4(path, [])
     with pytest.raises(UserError, match="even width and height, got 33x32"):
         write_mp4(path, [np.zeros((32, 33, 3), np.uint8)])
-    with pytest.raises(UserError, match="`frames` must be at least 2 for anything to move, got 1"):
-        write_traversal_video(path, square, frames=1)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_helpful_errors(square: Any) -> None:
+    with pytest.raises(UserError, match="frames must be a finite number at least 2, got 1"):
+        traversal_frames(square, frames=1)
+    with pytest.raises(UserError, match="one figure for each of the 3 latents, got 2"):
+        traversal_frames(square, activeness=[0.1, 0.2])

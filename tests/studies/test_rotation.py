@@ -65,7 +65,7 @@ def test_index_0_is_the_first_linear_layer(small_run):
 
 def test_training_takes_the_rotated_run(rotated, small_config, small_dataset, tmp_path):
     trainer = start_run(small_config, small_dataset, tmp_path / "tuned", finetune=rotated, accelerator="cpu")
-    assert torch.equal(trainer.networks["ema"].first_linear.weight, load_generator(rotated).first_linear.weight)
+    assert torch.equal(trainer.state.networks["ema"].first_linear.weight, load_generator(rotated).first_linear.weight)
     trainer.train()
     provenance = read_json(trainer.run.config_path)["provenance"]
     assert provenance["finetuned_from"] == rotated.path.name

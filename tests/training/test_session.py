@@ -26,7 +26,7 @@ def test_config_says_what_was_trained_on(small_config, small_dataset, tmp_path):
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(small_config, small_dataset, tmp_path):
     run = start_run(small_config, small_dataset, tmp_path / "run", accelerator="cpu").run
-    assert resume_run(run, accelerator="cpu").images_seen == 0
+    assert resume_run(run, accelerator="cpu").state.images_seen == 0
 
 
 def test_records_of_a_run_that_begins_again_are_dropped(small_config, small_dataset, tmp_path):

@@ -50,7 +50,7 @@ def make(folder, config=CONFIG, callbacks=(), **options):
 
 
 def weights(trainer):
-    return {f"{n}.{k}": v.clone() for n, m in trainer.networks.items() for k, v in m.state_dict().items()}
+    return {f"{n}.{k}": v.clone() for n, m in trainer.state.networks.items() for k, v in m.state_dict().items()}
 
 
 class StopAt(Callback):
@@ -133,7 +133,7 @@ def test_checkpoints_are_written_and_the_oldest_dropped(tmp_path):
     trainer.train()
     assert [path.name for path in trainer.run.checkpoints()] == ["kimg-000000.064", "kimg-000000.096"]
     ema = load_generator(trainer.run)
-    assert torch.equal(ema.to_image.weight, trainer.ema.to_image.weight)
+    assert torch.equal(ema.to_image.weight, trainer.state.ema.to_image.weight)
 
 
 def test_records_say_what_happened(tmp_path):
@@ -172,18 +172,18 @@ def test_training_learns_the_mean_colour(tmp_path):
 
     config = dataclasses.replace(CONFIG, total_kimg=3.0, batch_size=16, ema_half_life_kimg=0.2)
     trainer = Trainer(config, Grey(), accelerator="cpu")
-    before = float(trainer.ema(trainer.ema.sample_latents(64)).mean())
+    before = float(trainer.state.ema(trainer.state.ema.sample_latents(64)).mean())
     trainer.train()
-    after = float(trainer.ema(trainer.ema.sample_latents(64)).mean())
+    after = float(trainer.state.ema(trainer.state.ema.sample_latents(64)).mean())
     assert abs(after - 0.7) < 0.25 < abs(before - 0.7)
 
 
 def test_moving_average_has_its_half_life():
     trainer = Trainer(dataclasses.replace(CONFIG, ema_half_life_kimg=0.008), Pictures(), accelerator="cpu")
-    start = trainer.ema.to_image.weight.clone()
+    start = trainer.state.ema.to_image.weight.clone()
     trainer.step()
-    expected = (start + trainer.networks["generator"].to_image.weight) / 2  # one batch of 8 is one half-life
-    assert torch.allclose(trainer.ema.to_image.weight, expected, atol=1e-6)
+    expected = (start + trainer.state.networks["generator"].to_image.weight) / 2  # one batch of 8 is one half-life
+    assert torch.allclose(trainer.state.ema.to_image.weight, expected, atol=1e-6)
 
 
 def test_fine_tuning_starts_where_the_other_run_ended(tmp_path):
@@ -193,9 +193,9 @@ def test_fine_tuning_starts_where_the_other_run_ended(tmp_path):
     second.start_from(first.run.latest_checkpoint())
     for name, value in weights(first).items():
         assert torch.equal(weights(second)[name], value)
-    moments = [t.generator_optimizer.state_dict()["state"][0]["exp_avg_sq"] for t in (first, second)]
+    moments = [t.state.generator_optimizer.state_dict()["state"][0]["exp_avg_sq"] for t in (first, second)]
     assert torch.equal(*moments)
-    assert second.images_seen == 0
+    assert second.state.images_seen == 0
 
 
 def test_fine_tuning_takes_a_checkpoint_without_optimisers(tmp_path):
@@ -224,7 +224,7 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, config):
     class Poison(Callback):
         def on_step(self, kimg, total_kimg):
             if kimg > 0.05:
-                trainer.generator.to_image.weight.data.fill_(math.nan)
+                trainer.state.generator.to_image.weight.data.fill_(math.nan)
 
     trainer = make(tmp_path / "run", config, callbacks=[Poison()])
     saved = re.escape(str(trainer.run.checkpoint_path(0.032)))
@@ -238,7 +238,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     class Poison(Callback):
         def on_step(self, kimg, total_kimg):
             if kimg == 0.064:
-                trainer.critic.score.weight.data.fill_(math.inf)
+                trainer.state.critic.score.weight.data.fill_(math.inf)
 
     trainer = make(tmp_path / "run", callbacks=[Poison()])
     saved = re.escape(str(trainer.run.checkpoint_path(0.032)))
@@ -249,7 +249,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_a_penalty_of_collapsed_images_is_divergence(tmp_path):
     trainer = make(tmp_path / "run", ADAPTIVE)
-    trainer.generator.to_image.weight.data.zero_()
+    trainer.state.generator.to_image.weight.data.zero_()
     with pytest.raises(UserError, match="Training diverged at .* penalty: `scale_free` divides by the variance"):
         trainer.train()
 
@@ -259,7 +259,7 @@ def test_mixed_precision_trains(tmp_path, config):
     trainer = make(tmp_path / "run", config, precision="bf16-mixed")
     trainer.train()
     assert trainer.kimg == 0.096
-    assert trainer.generator.to_image.weight.dtype == torch.float32
+    assert trainer.state.generator.to_image.weight.dtype == torch.float32
 
 
 def test_an_unknown_device_is_named():
@@ -281,7 +281,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_divergence_before_the_first_checkpoint(tmp_path):
     trainer = make(tmp_path / "run")
-    trainer.networks["critic"].score.weight.data.fill_(1e9)
+    trainer.state.networks["critic"].score.weight.data.fill_(1e9)
     with pytest.raises(UserError, match="There is no checkpoint yet"):
         trainer.train()
 

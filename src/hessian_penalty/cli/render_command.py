@@ -18,10 +18,10 @@ _NAMES = "; ".join(f"{name}: {family.description}" for name, family in FAMILIES.
 
 @dataclass
 class Command:
-    """Make a CLEVR-like data set: pictures of one object on a grey ground, and the factors behind each of them.
+    """Make a CLEVR-like data set: pictures of one or two objects on a grey ground, and the factors behind each.
 
-    The folder holds images.npy (pictures), factors.npz (ground truth: position, hue, shape) and dataset.json (how it
-    was made). The same name, count, size and seed give the same bytes on any number of cores.
+    The folder holds images.npy (pictures), factors.npz (ground truth: position, hue, shape, size) and dataset.json
+    (how it was made). The same name, count, size and seed give the same bytes on any number of cores.
 
     A core renders about six pictures a second at 64 pixels, a quarter of that at 128: 10,000 pictures at 64 pixels take
     about 15 minutes on two cores. Interrupt it with Ctrl-C whenever you like; the same command goes on from there.

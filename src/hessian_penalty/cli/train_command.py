@@ -1,11 +1,12 @@
 """`hessian-penalty train`."""
 
+import argparse
 import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
@@ -17,22 +18,43 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness
 from hessian_penalty.reports.monitor import PictureMonitor
+from hessian_penalty.reports.wandb_monitor import WandbMonitor
 from hessian_penalty.runs import RunFolder
-from hessian_penalty.training.callbacks import LiveProgress
-from hessian_penalty.training.config import PRESETS, TrainingConfig
+from hessian_penalty.training.callbacks import Callback, LiveProgress
+from hessian_penalty.training.config import TrainingConfig
 from hessian_penalty.training.estimate import estimate
+from hessian_penalty.training.presets import PRESETS, Method
 from hessian_penalty.training.session import resume_run, start_run
 from hessian_penalty.training.trainer import Trainer
 
 
-@dataclass
-class Command:
+@dataclass(kw_only=True)
+class Watched:
+    """What a run that begins and one that goes on have in common."""
+
+    accelerator: str = "auto"
+    """Device, as Lightning Fabric names it: auto, cpu, gpu, mps."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Number format; the penalty is always computed in 32 bits."""
+    video_every: int = 0
+    """Film the traversals at every so many snapshots; 0: at the last one only."""
+    wandb: str | None = None
+    """Log to this project of Weights & Biases too, where `wandb` is installed; TensorBoard is always there."""
+
+
+@dataclass(kw_only=True)
+class Command(Watched):
     """Train a ProGAN on a data set, with or without the Hessian Penalty.
 
     `hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple --out runs/vanilla` trains the preset as it
-    is; every field of it is a flag. `--finetune RUN` starts from a trained run's networks; give it a penalty, such as
-    `--penalty.adaptive 0.1 --penalty.scale-free --penalty.ramp-kimg 5`. `--resume RUN` goes on with an interrupted
-    run, with the settings it has: `hessian-penalty train --resume RUN`. Ctrl-C saves a checkpoint before it stops.
+    is, which is an ordinary GAN; every field of it is a flag. `--method hessian` trains it with the Hessian Penalty
+    from scratch, `--method infogan` and `--method orojar` with those. `--finetune RUN --method hessian` starts from a
+    trained run's networks and ramps the penalty in; `--penalty.adaptive 0.1` sets its strength. `--resume RUN` goes on
+    with an interrupted run, with the settings it has: `hessian-penalty train --resume RUN`. Ctrl-C saves a checkpoint
+    before it stops.
+
+    Presets named as in the paper have its values (128 pixels, 50,000 kimg: see `--dry-run`); those that end in -tiny
+    finish on two cores in minutes.
     """
 
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
@@ -45,10 +67,10 @@ class Command:
     """Start from this run's networks and optimisers."""
     dry_run: bool = False
     """Only say what the run would cost in time and memory on this machine."""
-    accelerator: str = "auto"
-    """Device, as Lightning Fabric names it: auto, cpu, gpu, mps."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Number format; the penalty is always computed in 32 bits."""
+    method: Method = "vanilla"
+    """How latents are to be disentangled, with the preset's settings for it: not at all, by InfoGAN, by Orthogonal
+    Jacobian Regularization, or by the Hessian Penalty (from scratch; ramped in with --finetune). Other flags override
+    them."""
     preset: tyro.conf.Suppress[str | None] = None
 
     def run(self) -> None:
@@ -71,54 +93,55 @@ class Command:
         if self.data is None or self.out is None:
             given = {"--data": self.data, "--out": self.out}
             missing = " and ".join(flag for flag, value in given.items() if value is None)
+            make_data = PRESETS[self.preset].data if self.preset else PRESETS["clevr-simple-tiny"].data
             raise UserError(
-                f"{missing} missing. For instance: hessian-penalty train clevr-simple-tiny "
-                "--data datasets/clevr-simple --out runs/vanilla; `hessian-penalty render clevr-simple` makes the data."
+                f"{missing} missing. For instance: hessian-penalty train {self.preset} --data datasets/clevr-simple "
+                f"--out runs/{self.preset}; `{make_data}` makes the data."
             )
         trainer = start_run(
             self.training,
             ImageDataset(self.data),
             self.out,
             finetune=RunFolder.open(self.finetune) if self.finetune else None,
-            provenance={"preset": self.preset, "command": command_line()},
+            provenance={"preset": self.preset, "method": self.method, "command": command_line()},
             accelerator=self.accelerator,
             precision=self.precision,
         )
-        train_in_sight(trainer)
+        train_in_sight(trainer, self)
 
 
-@dataclass
-class Resume:
+@dataclass(kw_only=True)
+class Resume(Watched):
     """Go on with an interrupted run, with the settings it has."""
 
     resume: Path
     """The run."""
     data: Path | None = None
     """Where its data set is, if it was moved."""
-    accelerator: str = "auto"
-    """Device, as Lightning Fabric names it: auto, cpu, gpu, mps."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Number format."""
 
     def run(self) -> None:
         """Go back to the newest checkpoint and train on."""
         run = RunFolder.open(self.resume)
         trainer = resume_run(run, data=self.data, accelerator=self.accelerator, precision=self.precision)
         print(f"{run.path}: resumed at {trainer.kimg:g} of {trainer.config.total_kimg:g} kimg")
-        train_in_sight(trainer)
+        train_in_sight(trainer, self)
 
 
 def _quick_activeness(generator: Generator) -> list[float]:
     return activeness(generator, samples=32, rng=torch.Generator().manual_seed(0)).tolist()
 
 
-def train_in_sight(trainer: Trainer) -> None:
-    """Train with a progress bar, and pictures in the run folder and in TensorBoard."""
+def train_in_sight(trainer: Trainer, options: Watched) -> None:
+    """Train with a progress bar, and pictures in the run folder, in TensorBoard and in Weights & Biases."""
     run = trainer.run
     assert run is not None  # every caller gives it one
-    pictures = PictureMonitor(run, activeness=_quick_activeness)
-    with progress_bar("training (kimg)") as update, contextlib.closing(pictures):
-        trainer.callbacks = [pictures, LiveProgress(update)]
+    with contextlib.ExitStack() as stack:
+        pictures = PictureMonitor(run, activeness=_quick_activeness, video_every=options.video_every)
+        monitors: list[Callback] = [stack.enter_context(contextlib.closing(pictures))]
+        if options.wandb is not None:  # after the pictures, which it takes from the run folder
+            monitors.append(stack.enter_context(contextlib.closing(WandbMonitor(run, options.wandb))))
+        update = stack.enter_context(progress_bar("training (kimg)"))
+        trainer.callbacks = [*monitors, LiveProgress(update)]
         try:
             trainer.train()
         except KeyboardInterrupt:
@@ -145,9 +168,22 @@ def parse(arguments: Sequence[str]) -> Command | Resume:
     preset = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if preset is not None and preset not in PRESETS:
         raise UserError(f"Unknown preset {preset!r}; choose one of {', '.join(PRESETS)}.")
-    default = Command(training=PRESETS[preset] if preset else TrainingConfig(), preset=preset)
     if preset is None and not {"--help", "-h"} & set(arguments):
         raise UserError(f"Name a preset first: one of {', '.join(PRESETS)}; or --resume RUN.")
-    prog = f"hessian-penalty train {preset or '[' + '|'.join(PRESETS) + ']'}"
-    command: Command = tyro.cli(Command, args=arguments, default=default, prog=prog)
+    known, _ = _settings_choice().parse_known_args(arguments)
+    if known.method not in get_args(Method):
+        raise UserError(f"--method must be one of {', '.join(get_args(Method))}, got {known.method!r}.")
+    training = PRESETS[preset].training(known.method, finetune=known.finetune is not None) if preset else None
+    default = Command(training=training or TrainingConfig(), preset=preset)
+    prog = f"hessian-penalty train {preset or 'PRESET'}"
+    description = f"{Command.__doc__}\n\nPresets: {', '.join(PRESETS)}."
+    command: Command = tyro.cli(Command, args=arguments, default=default, prog=prog, description=description)
     return dataclasses.replace(command, preset=preset)
+
+
+def _settings_choice() -> argparse.ArgumentParser:
+    """Reads the two words on which the preset's settings depend; all others are tyro's."""
+    parser = argparse.ArgumentParser("hessian-penalty train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--method", default="vanilla")
+    parser.add_argument("--finetune")
+    return parser

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hessian_penalty.data.clevr import Scene
+from hessian_penalty.data.clevr import Object, Scene
 from hessian_penalty.errors import UserError
 
-OBJECT_RADIUS = 0.9  # world units
+OBJECT_RADIUS = 0.9  # world units, of an object of size 1
 SAMPLES_PER_PIXEL = 64  # stratified; see tests for the noise that is left
 
 
@@ -40,14 +40,14 @@ def _rgb(*value: float) -> dict[str, Any]:
     return {"type": "rgb", "value": list(value)}
 
 
-def _object(mi: Any, scene: Scene) -> dict[str, Any]:
+def _object(mi: Any, thing: Object) -> dict[str, Any]:
     transform = mi.ScalarTransform4f
-    radius, place = OBJECT_RADIUS, [scene.x, scene.y, 0]
-    linear_rgb = [channel**2.2 for channel in colorsys.hsv_to_rgb(scene.hue, 0.85, 0.85)]
+    radius, place = OBJECT_RADIUS * thing.size, [thing.x, thing.y, 0]
+    linear_rgb = [channel**2.2 for channel in colorsys.hsv_to_rgb(thing.hue, 0.85, 0.85)]
     material = {"type": "plastic", "diffuse_reflectance": _rgb(*linear_rgb)}
-    if scene.shape == "sphere":
+    if thing.shape == "sphere":
         return {"object": {"type": "sphere", "center": [*place[:2], radius], "radius": radius, "bsdf": material}}
-    if scene.shape == "cube":
+    if thing.shape == "cube":
         half = 0.9 * radius
         stand = transform().translate([*place[:2], half]) @ transform().rotate([0, 0, 1], 30) @ transform().scale(half)
         return {"object": {"type": "cube", "to_world": stand, "bsdf": material}}
@@ -80,6 +80,11 @@ def render_scene(scene: Scene, size: int, seed: int) -> NDArray[np.uint8]:
     """
     mi = _mitsuba()
     transform = mi.ScalarTransform4f
+    objects = {
+        f"{part}{index or ''}": shape
+        for index, thing in enumerate(scene.objects)
+        for part, shape in _object(mi, thing).items()
+    }
     world = mi.load_dict(
         {
             "type": "scene",
@@ -106,7 +111,7 @@ def render_scene(scene: Scene, size: int, seed: int) -> NDArray[np.uint8]:
             "sky": {"type": "constant", "radiance": _rgb(0.35, 0.35, 0.36)},
             "fill": _area_light(mi, [6.0, -5.0, 6.0], 1.5, 2.5, 2.6, 2.8),
             "key": _area_light(mi, [-5.0, -4.0, 8.0], 1.2, 16.0, 15.6, 15.0),
-            **_object(mi, scene),
+            **objects,
         },
         optimize=False,  # else the order of the lights, and with it the noise, depends on memory addresses
     )

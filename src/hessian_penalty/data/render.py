@@ -157,6 +157,8 @@ def render_dataset(
             missing.
     """
     out = Path(out)
+    if name == "clevr-u":
+        raise UserError("clevr-u is clevr-simple's data learned with 3 latents: render clevr-simple.")
     if name not in FAMILIES:
         raise UserError(f"Unknown data set {name!r}; choose one of {', '.join(FAMILIES)}.")
     if count < 1:

@@ -1,7 +1,7 @@
-"""The ProGAN generator and critic, written from Karras et al., "Progressive Growing of GANs", ICLR 2018.
+"""The ProGAN generator, written from Karras et al., "Progressive Growing of GANs", ICLR 2018.
 
-Fixed resolution: every block runs. Layers are counted as in the Hessian Penalty paper: two normalised activations a
-block, `blocks.<b>.norm0` and `blocks.<b>.norm1`, then the image; 13 layers at 128 pixels.
+Layers are counted as in the Hessian Penalty paper: two normalised activations a block, `blocks.<b>.norm0` and
+`blocks.<b>.norm1`, then the image; 13 layers at 128 pixels.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedLinear
+from hessian_penalty.generators.growing import Growing, fade_in
 
 FIRST_LINEAR_WEIGHT = "blocks.0.dense.weight"  # the parameter that reads the latents
 
@@ -39,12 +40,17 @@ class ProGANConfig:
         image_channels: 3 (RGB) or 1 (grey).
         normalize_latent: scale z to root mean square 1 first, as published; off for few latents, where it bends
             every coordinate.
+        grows: with an image layer at every resolution, so that training can grow the networks block by block.
+        fused_downscale: the critic averages 2×2 pixels before the activation, in one convolution with it, as
+            published; off: after it.
     """
 
     latent_dim: int = 12
     channels: tuple[int, ...] = published_channels(128)
     image_channels: int = 3
     normalize_latent: bool = True
+    grows: bool = False
+    fused_downscale: bool = False
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1:
@@ -94,31 +100,39 @@ class _UpBlock(nn.Module):
         self.norm1 = PixelNorm()
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out height2 width2"]:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = _doubled(x)
         x = self.norm0(F.leaky_relu(self.conv0(x), 0.2))
         return torch.as_tensor(self.norm1(F.leaky_relu(self.conv1(x), 0.2)))
 
 
-class ProGANGenerator(nn.Module):
+class ProGANGenerator(Growing):
     """G: latents (N, n) → images (N, C, H, W), unbounded but trained towards [-1, 1]; satisfies `Generator`.
 
-    >>> G = ProGANGenerator(ProGANConfig(latent_dim=5, channels=(16, 8)))
+    At a level of detail above 0 images are smaller; while a level fades in, they are a mixture of its image and the
+    doubled image of the level below.
+
+    >>> G = ProGANGenerator(ProGANConfig(latent_dim=5, channels=(16, 8), grows=True))
     >>> G(G.sample_latents(2)).shape
     torch.Size([2, 3, 8, 8])
+    >>> G.lod = 1.0
+    >>> G(G.sample_latents(2)).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     def __init__(self, config: ProGANConfig) -> None:
-        super().__init__()
+        widths = config.channels
+        super().__init__(len(widths), config.grows)
         self.config = config
         self.latent_dim = config.latent_dim
         self.normalize_latent = config.normalize_latent
         self.latent_norm = PixelNorm()
-        widths = config.channels
         self.blocks = nn.ModuleList(
             [_FirstBlock(config.latent_dim, widths[0])]
             + [_UpBlock(before, after) for before, after in pairwise(widths)]
         )
         self.to_image = EqualizedConv2d(widths[-1], config.image_channels, 1, gain=1.0)
+        lower = widths[-2::-1] if config.grows else ()
+        self.to_lower_images = nn.ModuleList(EqualizedConv2d(w, config.image_channels, 1, gain=1.0) for w in lower)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # up to 1.7 times faster on a CPU
 
     def sample_latents(self, count: int, rng: torch.Generator | None = None) -> Float[Tensor, "count latent"]:
@@ -132,65 +146,29 @@ class ProGANGenerator(nn.Module):
         """The layer that reads the latents: a rotation of the latents folds into its weight."""
         return cast(_FirstBlock, self.blocks[0]).dense
 
+    def fade_in(self, layer: str) -> float:
+        """Weight of a layer's penalty at the present level of detail: a block's layers fade in with its image.
+
+        Args:
+            layer: the name of a module of this network.
+        """
+        part, _, rest = layer.partition(".")
+        level = self.levels - 1 - int(rest.split(".")[0]) if part == "blocks" else 0
+        return fade_in(level, self.lod)
+
     def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
-        x = self.latent_norm(z) if self.normalize_latent else z
-        for block in self.blocks:
-            x = block(x)
-        return torch.as_tensor(self.to_image(x))
+        x = previous = self.latent_norm(z) if self.normalize_latent else z
+        level, below = self.level
+        for block in self.blocks[: self.levels - level]:
+            previous, x = x, block(x)
+        images = self._image(x, level)
+        if below:
+            images = torch.lerp(images, _doubled(self._image(previous, level + 1)), below)
+        return torch.as_tensor(images)
+
+    def _image(self, x: Tensor, level: int) -> Tensor:
+        return torch.as_tensor((self.to_lower_images[level - 1] if level else self.to_image)(x))
 
 
-def minibatch_stddev(
-    x: Float[Tensor, "batch channels height width"], group_size: int = 4
-) -> Float[Tensor, "batch channels_plus_one height width"]:
-    """Append one feature map: each group's standard deviation over its members, averaged over all features.
-
-    It lets the critic see a lack of variety. The group is the largest divisor of the batch up to `group_size`.
-
-    Source: Karras et al., ICLR 2018, §3.
-    """
-    count, _, height, width = x.shape
-    group = next(size for size in range(min(group_size, count), 0, -1) if count % size == 0)
-    grouped = x.reshape(group, -1, *x.shape[1:])  # (group, N/group, C, H, W)
-    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)  # 27 times faster than torch.var on a CPU
-    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (N/group,)
-    extra = deviation.repeat(group)[:, None, None, None].expand(count, 1, height, width)
-    return torch.cat([x, extra], dim=1)
-
-
-class _DownBlock(nn.Module):
-    """Two convolutions, then 2×2 averaging."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv0 = EqualizedConv2d(in_channels, in_channels, 3)
-        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3)
-
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out height2 width2"]:
-        x = F.leaky_relu(self.conv0(x), 0.2)
-        return F.avg_pool2d(F.leaky_relu(self.conv1(x), 0.2), 2)
-
-
-class ProGANCritic(nn.Module):
-    """D: images (N, C, H, W) → scores (N,); the generator's mirror image with minibatch standard deviation at 4×4.
-
-    >>> ProGANCritic(ProGANConfig(channels=(16, 8)))(torch.zeros(4, 3, 8, 8)).shape
-    torch.Size([4])
-    """
-
-    def __init__(self, config: ProGANConfig) -> None:
-        super().__init__()
-        widths = config.channels[::-1]
-        self.from_image = EqualizedConv2d(config.image_channels, widths[0], 1)
-        self.blocks = nn.ModuleList([_DownBlock(before, after) for before, after in pairwise(widths)])
-        self.conv = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
-        self.dense = EqualizedLinear(widths[-1] * 16, widths[-1])
-        self.score = EqualizedLinear(widths[-1], 1, gain=1.0)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-        x = F.leaky_relu(self.from_image(images), 0.2)
-        for block in self.blocks:
-            x = block(x)
-        x = F.leaky_relu(self.conv(minibatch_stddev(x)), 0.2)
-        x = F.leaky_relu(self.dense(x.flatten(1)), 0.2)
-        return torch.as_tensor(self.score(x)).squeeze(1)
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

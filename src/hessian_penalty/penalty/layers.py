@@ -113,6 +113,15 @@ class LayerCapture:
         """Whether G or a module of it was compiled."""
         return any(_is_compiled(module) for module in self.G.modules())
 
+    @property
+    def order(self) -> list[str]:
+        """The layers whose outputs a pass returns, in that order; one that runs several times is there as often."""
+        return list(self._order)
+
+    def forget(self) -> None:
+        """Let the next pass run to its end, since layers may run that did not before, or one of them again."""
+        self._stop_after = None
+
     def restart(self) -> None:
         """Prepare for a G that may have changed since: unless every layer ran once, so that none can come later."""
         if sorted(self._order) != sorted(self.modules):

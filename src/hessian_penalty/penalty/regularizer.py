@@ -29,6 +29,10 @@ class Regularizer:
     gradient has `adaptive` times the norm of the main loss's, over the parameters (bounds apply before the ramp). While
     the product is zero, G is not evaluated; with `interval` i it is on every i-th call, with i times the weight.
 
+    Of several layers or outputs $L = \sum_l w_l L_l$, each reduced on its own. The weights $w_l$ are 1 unless a call
+    gives others: for layers of a G that grows progressively, whose penalties fade in with their blocks. A G that is
+    penalised by its images needs none, since these fade in themselves.
+
     A training step that evaluates G(z) anyway can let the penalty have it, which saves one of its 2k evaluations:
 
         images = penalty.generate(z)                    # G(z), remembered
@@ -52,11 +56,12 @@ class Regularizer:
         k: this and all that follow as in `hessian_penalty`, reduction "none" excepted.
 
     Attributes:
-        value: the last penalty before weighting, detached; None where it was not evaluated.
+        value: the last L, weights of layers included, detached; None where it was not evaluated.
         last_weight: the last weight, ramp and interval included; 0 where it was not evaluated.
 
     Raises:
-        ValueError: for arguments out of range, and, when called, a missing `kimg` or `main_loss`.
+        ValueError: for arguments out of range, and, when called, a missing `kimg` or `main_loss`, or weights of layers
+            without `layers`.
         TypeError: arguments of another type; `adaptive` for a G that is no module, without `parameters`.
     """
 
@@ -154,6 +159,7 @@ class Regularizer:
         kimg: float | None = None,
         main_loss: Tensor | None = None,
         rng: torch.Generator | None = None,
+        layer_weights: Callable[[str], float] | None = None,
         **conditions: Any,
     ) -> Float[Tensor, ""]:
         """Return the weighted penalty at z, to be added to the main loss.
@@ -163,9 +169,12 @@ class Regularizer:
             kimg: thousands of images shown to the critic so far; needed with `start_kimg` or `ramp_kimg`.
             main_loss: the loss that the adaptive weight looks at, a scalar with a graph that reaches the parameters.
             rng: generator of the probes.
+            layer_weights: $w_l$, at least 0, by the name of the module; asked for each layer that runs. One of weight 0
+                is left out. None is 1 for all.
             conditions: further arguments of G.
         """
         ramp = self._ramp(kimg)
+        self._check_layer_weights(layer_weights)
         recorded, self._recorded = self._recorded, None
         self.value, self.last_weight = None, 0.0
         if ramp == 0 or self._off:
@@ -176,11 +185,15 @@ class Regularizer:
                 return z.new_zeros(())
         if recorded is not None and not recorded.fits(self._evaluate, z, conditions):
             recorded = None
+        if layer_weights is not None and self._evaluate.capture is not None:
+            self._evaluate.capture.forget()  # G grows
         settings = replace(self.settings, gradient="dense") if self._dense_only else self.settings
         penalties, dense_only = estimate(
             self.form, self._evaluate, z, settings, rng=rng, conditions=conditions, recorded=recorded
         )
         self._dense_only = self._dense_only or dense_only
+        if layer_weights is not None:
+            penalties = self._weighted(penalties, layer_weights)
         penalty = torch.stack(penalties).sum()
         weight = self.weight if self.adaptive is None else self._measure(self.adaptive, penalty, main_loss)
         self.value, self.last_weight = penalty.detach(), self.interval * ramp * weight
@@ -226,6 +239,33 @@ class Regularizer:
         if self.ramp_kimg == 0:
             return float(kimg >= self.start_kimg)
         return min(max((kimg - self.start_kimg) / self.ramp_kimg, 0.0), 1.0)
+
+    def _check_layer_weights(self, layer_weights: Any) -> None:
+        if layer_weights is None:
+            return
+        if self._evaluate.capture is None:
+            raise ValueError(
+                "`layer_weights` weighs the layers of a penalty that was created with `layers`, got one of the outputs "
+                "of G; name layers, or leave the weights out."
+            )
+        if not callable(layer_weights):
+            raise TypeError(
+                f"`layer_weights` must be a function of a layer's name, got {type(layer_weights).__name__}; pass "
+                "`weights.__getitem__` for a dict."
+            )
+
+    def _weighted(self, penalties: list[Tensor], layer_weights: Callable[[str], float]) -> list[Tensor]:
+        """Return the penalties times the weights of their layers, without those of weight 0, which may be infinite."""
+        assert self._evaluate.capture is not None  # checked before
+        order = self._evaluate.capture.order
+        weights = {name: layer_weights(name) for name in dict.fromkeys(order)}
+        for name, weight in weights.items():
+            check_number(f"layer_weights({name!r})", weight)
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"`layer_weights({name!r})` must be a finite number, at least 0, got {weight}.")
+        pairs = zip(penalties, order, strict=True)
+        weighted = [penalty * float(weights[name]) for penalty, name in pairs if weights[name] > 0]
+        return weighted or [penalties[0].new_zeros(())]
 
     def _measure(self, adaptive: AdaptiveWeight, penalty: Tensor, main_loss: Tensor | None) -> float:
         if not torch.is_grad_enabled():

@@ -1,5 +1,6 @@
 """Directions in motion: pictures swing along each of them and back, without a seam."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,13 +21,26 @@ from hessian_penalty.reports.direction_images import (
     placed_along,
 )
 from hessian_penalty.reports.grids import GridPainter
-from hessian_penalty.reports.traversal_video import GROUND, LABEL_INK, swing
 from hessian_penalty.reports.video import write_mp4
 
 SAMPLES, FRAMES, FRAMES_PER_SECOND, EXTENT, BATCH_SIZE = 4, 90, 30, 3.0, 64
 ROWS = 12  # directions a file: taller frames fit no screen
+GROUND, LABEL_INK = (22, 26, 31), (201, 209, 217)  # a video has no transparency: its own dark ground, everywhere
 
 T = TypeVar("T")
+
+
+def swing(frame: int, frames: int, extent: float) -> float:
+    r"""Position along a direction: :math:`-e\cos(2\pi t/T)`, from -e to e and back, smooth at the seam too.
+
+    Args:
+        frame, frames: t and T.
+        extent: e.
+
+    >>> [round(swing(t, 8, 2.0), 2) for t in range(9)]
+    [-2.0, -1.41, -0.0, 1.41, 2.0, 1.41, 0.0, -1.41, -2.0]
+    """
+    return -extent * math.cos(2 * math.pi * frame / frames)
 
 
 def direction_frames(

@@ -7,6 +7,12 @@ from hessian_penalty.generators.progan import ProGANConfig
 from hessian_penalty.penalty.settings import PenaltySettings
 
 SMALLEST = 1e-6  # for settings that must be positive
+SMALLEST_IMAGE = 4  # pixels
+
+
+def _check_choice(name: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise UserError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -14,6 +20,7 @@ class PenaltyConfig:
     """The Hessian Penalty in training; off (vanilla) while `weight` and `adaptive` are 0.
 
     Args:
+        form: "hessian", or "orojar" for Orthogonal Jacobian Regularization, with the same settings.
         weight: λ, the fixed weight of L_H.
         adaptive: hold the penalty's gradient at this fraction of the main loss's instead, 0.1 for 10%.
         layers: penalised activations by glob over the generator's module names, "blocks.*.norm?"; empty: the images.
@@ -26,6 +33,7 @@ class PenaltyConfig:
         interval: steps between two penalties; the term is multiplied by it.
     """
 
+    form: str = "hessian"
     weight: float = 0.0
     adaptive: float = 0.0
     layers: tuple[str, ...] = ()
@@ -48,13 +56,70 @@ class PenaltyConfig:
                 f"penalty.weight ({self.weight:g}) and penalty.adaptive ({self.adaptive:g}) exclude each other: "
                 "set one to 0."
             )
-        if self.reduction not in ("max", "mean"):
-            raise UserError(f'penalty.reduction must be "max" or "mean", got {self.reduction!r}.')
+        _check_choice("penalty.reduction", self.reduction, "max", "mean")
+        _check_choice("penalty.form", self.form, "hessian", "orojar")
 
     @property
     def enabled(self) -> bool:
         """Whether the run is anything but vanilla."""
         return self.weight > 0 or self.adaptive > 0
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """Progressive growth of a generator that `grows`: when each resolution comes in.
+
+    At every resolution but the last, `stable_kimg` are followed by `fade_kimg` in which the next one fades in.
+
+    Args:
+        first_resolution: pixels of the first images.
+        stable_kimg: thousands of images between two growths.
+        fade_kimg: thousands of images in which a resolution fades in.
+        batch_sizes: images a step at 4, 8, … pixels, as many as `generator.channels`; empty: `batch_size` at all.
+        learning_rates: likewise; empty: `learning_rate` at all.
+
+    Source: Karras et al., ICLR 2018; 600 and 600 kimg from 4 pixels.
+    """
+
+    first_resolution: int = SMALLEST_IMAGE
+    stable_kimg: float = 600.0
+    fade_kimg: float = 600.0
+    batch_sizes: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        first = self.first_resolution
+        if first < SMALLEST_IMAGE or first & (first - 1):
+            raise UserError(f"growth.first_resolution must be a power of two from {SMALLEST_IMAGE}, got {first}.")
+        check_number("growth.stable_kimg", self.stable_kimg, SMALLEST)
+        check_number("growth.fade_kimg", self.fade_kimg, 0)
+        for size in self.batch_sizes:
+            check_number("growth.batch_sizes", size, 1)
+        for rate in self.learning_rates:
+            check_number("growth.learning_rates", rate, SMALLEST)
+
+
+@dataclass(frozen=True)
+class InfoGANConfig:
+    """InfoGAN's term: a head of the critic infers latents from images, and the generator helps it.
+
+    Args:
+        weight: λ of the squared error, in both networks' losses; 0 for none. Published with ProGAN: 1.
+        latents: how many latents it infers, the first ones.
+
+    Source: Chen et al., "InfoGAN", NeurIPS 2016.
+    """
+
+    weight: float = 0.0
+    latents: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("infogan.weight", self.weight, 0)
+        check_number("infogan.latents", self.latents, 0)
+        if (self.weight > 0) != (self.latents > 0):
+            raise UserError(
+                f"infogan.weight ({self.weight:g}) and infogan.latents ({self.latents}) go together: set both, or none."
+            )
 
 
 @dataclass(frozen=True)
@@ -64,12 +129,17 @@ class TrainingConfig:
     Args:
         generator: the ProGAN's size; the critic mirrors it.
         penalty: the Hessian Penalty.
+        growth: schedule of progressive growth, where `generator.grows`.
+        infogan: InfoGAN's term.
         total_kimg: thousands of real images shown to the critic.
         batch_size: images a step.
         learning_rate: Adam's, for generator and critic.
         adam_beta2: Adam's second decay; the first is 0, as published.
+        loss: "logistic" (non-saturating, with R1) or "wgan-gp" (with gradient penalty and drift, as published).
         r1_gamma: weight γ of the R1 gradient penalty at real images.
         r1_interval: steps between two R1 terms; the term is multiplied by it.
+        gradient_weight: weight of WGAN-GP's gradient penalty.
+        drift_weight: weight of WGAN-GP's squared scores of real images, which keep them from drifting.
         ema_half_life_kimg: half-life of the generator's moving average, whose images are the run's result.
         log_kimg: thousands of images between two records in metrics.jsonl.
         snapshot_kimg: thousands of images between two checkpoints, with samples and traversals.
@@ -79,12 +149,17 @@ class TrainingConfig:
 
     generator: ProGANConfig = field(default_factory=ProGANConfig)
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    infogan: InfoGANConfig = field(default_factory=InfoGANConfig)
     total_kimg: float = 120.0
     batch_size: int = 32
     learning_rate: float = 2e-3
     adam_beta2: float = 0.99
+    loss: str = "logistic"
     r1_gamma: float = 1.0
     r1_interval: int = 8
+    gradient_weight: float = 10.0
+    drift_weight: float = 1e-3
     ema_half_life_kimg: float = 2.5
     log_kimg: float = 1.0
     snapshot_kimg: float = 10.0
@@ -97,15 +172,32 @@ class TrainingConfig:
         for name in ("batch_size", "r1_interval", "keep_checkpoints"):
             check_number(name, getattr(self, name), 1)
         check_number("adam_beta2", self.adam_beta2, 0, 1 - SMALLEST)
-        check_number("r1_gamma", self.r1_gamma, 0)
+        for name in ("r1_gamma", "gradient_weight", "drift_weight"):
+            check_number(name, getattr(self, name), 0)
         check_number("seed", self.seed, 0, LARGEST_SEED)
-        if self.penalty.enabled and self.penalty.scale_free and self.batch_size < 2:
+        _check_choice("loss", self.loss, "logistic", "wgan-gp")
+        batch_size = min((self.batch_size, *self.growth.batch_sizes))
+        if self.penalty.enabled and self.penalty.scale_free and batch_size < 2:
             raise UserError("penalty.scale_free takes a variance over the batch: batch_size must be at least 2, got 1.")
+        if self.infogan.latents > self.generator.latent_dim:
+            raise UserError(
+                f"infogan.latents must be at most generator.latent_dim ({self.generator.latent_dim}), got "
+                f"{self.infogan.latents}."
+            )
+        if self.generator.grows:
+            self._check_growth()
 
-
-_TINY_NETWORK = ProGANConfig(latent_dim=12, channels=(96, 64, 32, 16))
-
-PRESETS: dict[str, TrainingConfig] = {
-    "clevr-simple-tiny": TrainingConfig(generator=_TINY_NETWORK),
-    "clevr-1fov-tiny": TrainingConfig(generator=_TINY_NETWORK, total_kimg=40.0),
-}
+    def _check_growth(self) -> None:
+        if self.growth.first_resolution > self.generator.resolution:
+            raise UserError(
+                f"growth.first_resolution ({self.growth.first_resolution}) is more than the generator's "
+                f"{self.generator.resolution} pixels."
+            )
+        levels = len(self.generator.channels)
+        for name in ("batch_sizes", "learning_rates"):
+            given = len(getattr(self.growth, name))
+            if given not in (0, levels):
+                raise UserError(
+                    f"growth.{name} must name one value for each of the {levels} resolutions of generator.channels, "
+                    f"or none; got {given}."
+                )

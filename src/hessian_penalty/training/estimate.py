@@ -77,6 +77,8 @@ def estimate(
         images_per_second=rate,
         seconds=config.total_kimg * 1000 / rate,
         peak_bytes=_peak_bytes(trainer.fabric.device),
-        parameters={name: sum(p.numel() for p in module.parameters()) for name, module in trainer.networks.items()},
+        parameters={
+            name: sum(p.numel() for p in module.parameters()) for name, module in trainer.state.networks.items()
+        },
         device=str(trainer.fabric.device),
     )

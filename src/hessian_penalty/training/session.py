@@ -1,6 +1,6 @@
 """Begin a run in its folder, or go on with one: what `train` and the studies share."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,25 @@ def check_fits(config: TrainingConfig, dataset: ImageDataset) -> None:
     dataset.batch([0], config.generator.resolution)  # complains where the sizes do not fit
 
 
-def check_same_generator(config: TrainingConfig, other: RunFolder) -> None:
-    """Refuse to fine-tune into a generator of other settings, some of which no tensor's shape would betray.
+def check_same_networks(config: TrainingConfig, other: RunFolder) -> None:
+    """Refuse to fine-tune into networks of other settings, some of which no tensor's shape would betray.
 
     Raises:
         UserError: a field differs; names it.
     """
     theirs = generator_config(other)
-    for field in fields(theirs):
-        ours, its = getattr(config.generator, field.name), getattr(theirs, field.name)
+    settings = [
+        (f"generator.{f.name}", getattr(config.generator, f.name), getattr(theirs, f.name)) for f in fields(theirs)
+    ]
+    latents = (other.config().get("infogan") or {}).get("latents", 0)
+    for name, ours, its in [*settings, ("infogan.latents", config.infogan.latents, latents)]:
         if ours != its:
-            raise UserError(
-                f"generator.{field.name} is {ours}, but {other.path} was trained with {its}; a fine-tuning keeps it."
-            )
+            raise UserError(f"{name} is {ours}, but {other.path} was trained with {its}; a fine-tuning keeps it.")
+
+
+def _fully_grown(config: TrainingConfig) -> TrainingConfig:
+    """The same run without growth: a fine-tuning begins at full resolution."""
+    return replace(config, growth=replace(config.growth, first_resolution=config.generator.resolution))
 
 
 def start_run(
@@ -62,11 +68,18 @@ def start_run(
         UserError: the data does not fit, `out` is not empty, or the other run's networks do not fit.
     """
     check_fits(config, dataset)
+    if finetune is not None:
+        check_same_networks(config, finetune)
+        config = _fully_grown(config)
     trainer = Trainer(config, dataset, **device)
     facts: dict[str, Any] = {"data": str(dataset.path.resolve()), "data_sha256": dataset.sha256}
     if finetune is not None:
-        check_same_generator(config, finetune)
         trainer.start_from(finetune.latest_checkpoint())
+        if trainer.state.generator.lod > 0:
+            raise UserError(
+                f"{finetune.path} has not grown to its full resolution yet: go on with it by --resume {finetune.path}, "
+                "then fine-tune."
+            )
         facts |= {"finetuned_from": finetune.name, "finetuned_from_kimg": finetune.trained_kimg()}
     trainer.run = RunFolder.create(out)
     write_json(trainer.run.config_path, config_record(config, **facts, **(provenance or {})))
