@@ -1,12 +1,18 @@
 """`render` and `import` at the command line: what they print, and that a mistake gets one clear message."""
 
 import contextlib
+import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +47,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert f"Example: hessian-penalty {command}" in text
     for flag in ("--size", "--out", "power of two from 4 to 1024", "Default: datasets/"):
         assert flag in text
-    expected = ("--count", "--seed", "--workers", *FAMILIES) if command == "render" else ("--skip-unreadable", "SOURCE")
+    imports = ("--skip-unreadable", "SOURCE", "--kind", "--sha256", "--count", "--seed", "edges2shoes.tar.gz", "domain")
+    expected = ("--count", "--seed", "--workers", *FAMILIES) if command == "render" else imports
     for word in expected:
         assert word in text
 
@@ -155,18 +162,103 @@ def test_import_names_unreadable_pictures_or_skips_them(capsys: pytest.CaptureFi
     assert "left out as unreadable: 1 (bad.jpg)" in out
 
 
+def test_pairs_say_what_next(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open("edges2shoes.tar.gz", "w:gz") as archive:
+        for number in range(3):
+            Image.new("RGB", (32, 16), (50 * number, 0, 0)).save("pair.png")
+            archive.add("pair.png", f"edges2shoes/val/{number}.png")
+    digest = hashlib.sha256(Path("edges2shoes.tar.gz").read_bytes()).hexdigest()
+    status, _, err = _run(capsys, "import", "edges2shoes.tar.gz", "--kind", "pairs", "--sha256", "0" * 64)
+    assert status == 2 and digest in err and "0" * 64 in err
+    assert not Path("datasets").exists()
+    status, out, err = _run(capsys, "import", "edges2shoes.tar.gz", "--kind", "pairs", "--size", 16, "--sha256", digest)
+    assert (status, err) == (0, "")
+    assert "datasets/edges2shoes: 6 pictures of 16x16, " in out
+    command = "edges-and-shoes-tiny --data datasets/edges2shoes --out runs/edges2shoes"
+    assert f"Next: hessian-penalty train {command}\n" in out
+
+
+def test_dsprites_and_3d_shapes_say_what_next(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    latents = np.ones((20, 6))
+    np.savez_compressed("sprites.npz", imgs=np.ones((20, 64, 64), np.uint8), latents_values=latents)
+    status, out, err = _run(capsys, "import", "sprites.npz", "--kind", "dsprites", "--count", 7, "--seed", 2)
+    assert (status, err) == (0, "")
+    assert "datasets/dsprites: 7 pictures of 64x64, " in out
+    command = "clevr-simple-tiny --generator.image-channels 1 --data datasets/dsprites --out runs/dsprites"
+    assert f"Next: hessian-penalty train {command}\n" in out
+    assert ImageDataset("datasets/dsprites").metadata["seed"] == 2
+
+    h5py = pytest.importorskip("h5py", reason="the hdf5 extra is not installed")
+    with h5py.File("3dshapes.h5", "w") as file:
+        file["images"], file["labels"] = np.zeros((5, 64, 64, 3), np.uint8), np.zeros((5, 6))
+    status, out, err = _run(capsys, "import", "3dshapes.h5", "--kind", "shapes3d", "--size", 32)
+    assert (status, err) == (0, "")
+    assert "datasets/shapes3d: 5 pictures of 32x32, " in out
+    assert "Next: hessian-penalty train clevr-simple-tiny --data datasets/shapes3d --out runs/shapes3d\n" in out
+
+
+def test_import_from_a_url(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    archive = Path(shutil.make_archive("served/cats", "zip", _pictures(tmp_path / "cats")))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(archive.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/cats.zip"
+            status, _, err = _run(capsys, "import", url, "--size", 16, "--sha256", "0" * 64)
+            assert status == 2 and digest in err and "delete it and fetch it anew" in err
+            assert [path.name for path in Path("datasets").iterdir()] == ["cats.zip"]
+            Path("datasets/cats.zip").unlink()
+            status, out, err = _run(capsys, "import", url, "--size", 16)
+            assert (status, err) == (0, "")
+            assert f"datasets/cats.zip: fetched; --sha256 {digest}\n" in out
+            assert "datasets/cats: 3 pictures of 16x16, " in out
+            status, _, err = _run(capsys, "import", url.replace("cats", "dogs"))
+            assert status == 2 and "the server answers 404" in err and "Fetch it elsewhere" in err
+        finally:
+            server.shutdown()
+            thread.join()
+    status, out, _ = _run(capsys, "import", url, "--size", 16, "--out", "datasets/again", "--sha256", digest)
+    assert status == 0
+    assert f"datasets/cats.zip: there already, not fetched again; --sha256 {digest}\n" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("render", "clever"), "Unknown data set 'clever'; choose one of clevr-simple, clevr-1fov."),
+        (("render", "clever"), "Unknown data set 'clever'; choose one of clevr-simple, clevr-1fov, clevr-complex."),
         (("render", "clevr-simple", "--count", 0), "`count` must be at least 1, got 0."),
         (("render", "clevr-simple", "--size", 65), "`size` must be a power of two from 4 to 1024, got 65."),
         (("render", "clevr-simple", "--workers", -1), "`workers` must be at least 1, got -1."),
         (("render", "clevr-simple", "--out", "."), ". exists already. Choose another --out, or move it away."),
-        (("import", "nowhere"), "nowhere does not exist. Give a folder of pictures or a .zip file."),
-        (("import", ".", "--out", "set"), ". is empty. Give a folder or a .zip file that holds pictures."),
+        (("import", "nowhere"), "nowhere does not exist. Give a folder of pictures, or a .zip, .tar or .tar.gz file."),
+        (("import", ".", "--out", "set"), ". is empty. Give a folder of pictures, or a .zip, .tar or .tar.gz file."),
         (("import", ".", "--out", "."), ". holds the pictures themselves. Choose another --out."),
         (("import", ".", "--size", "64.5"), "64.5"),
+        (("import", ".", "--kind", "shoes"), "shoes"),
+        (("import", ".", "--count", 5), "--count does nothing for --kind pictures. Leave it out."),
+        (("import", ".", "--kind", "pairs", "--seed", 0), "--seed does nothing for --kind pairs."),
+        (
+            ("import", ".", "--kind", "dsprites", "--skip-unreadable"),
+            "--skip-unreadable does nothing for --kind dsprites",
+        ),
+        (("import", "nowhere", "--kind", "dsprites"), "nowhere does not exist. Give the published dsprites file."),
+        (("import", ".", "--kind", "shapes3d"), ". is a folder. Give the published shapes3d file."),
+        (("import", ".", "--sha256", "0" * 64), ". is a folder: `sha256` is for a file."),
+        (("import", "http://example.org"), "http://example.org names no file."),
+        (("import", "http://example.org/a.zip", "--size", 65), "`size` must be a power of two from 4 to 1024, got 65."),
         (("render",), "NAME"),
         (("render", "clevr-simple", "--colour", "red"), "--colour"),
     ],

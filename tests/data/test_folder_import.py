@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hessian_penalty.data import folder_import
+from hessian_penalty.data import folder_import, picture_source
 from hessian_penalty.data.folder_import import import_images
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
@@ -284,7 +284,7 @@ def test_damaged_and_locked_members_of_a_zip(source: Path) -> None:
 
 
 def test_huge_files_are_not_read(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_import, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(picture_source, "MAX_FILE_BYTES", 100)
     _noise(8, 8).save(source / "a.png")
     for place in (source, _zip_of(source)):
         with pytest.raises(UserError, match=r"a\.png: .* more than 100"):
@@ -298,7 +298,7 @@ def test_dangling_link(source: Path) -> None:
 
 
 def test_no_source(source: Path) -> None:
-    with pytest.raises(UserError, match=r"missing does not exist\. Give a folder of pictures or a \.zip file"):
+    with pytest.raises(UserError, match=r"missing does not exist\. Give a folder of pictures, or a \.zip, \.tar or"):
         _import(source / "missing")
 
 
@@ -351,7 +351,7 @@ def test_interruption_leaves_nothing_and_a_kill_is_no_obstacle(source: Path) -> 
     assert list(source.parent.iterdir()) == [source]
 
     folder = folder_import.claim_partial(
-        source.parent / "set", {"name": "import", "source": str(source), "size": 8}
+        source.parent / "set", {"name": "import", "kind": "pictures", "source": str(source), "size": 8}
     )  # what a kill leaves
     (folder / "images.npy").write_bytes(b"half")
     (folder / "kept.npy").write_bytes(b"half")

@@ -15,7 +15,7 @@ from hessian_penalty.errors import UserError, is_out_of_memory
 COMMANDS = {
     "demo": "the main job in about four minutes on two cores: train, rotate, fine-tune, and see it in one page",
     "render": "make a CLEVR-like data set with ground-truth factors",
-    "import": "make a data set from your own pictures, in a folder or a zip file",
+    "import": "make a data set from your own pictures, or from edges2shoes, dSprites or 3D Shapes",
     "train": "train a ProGAN from a preset, or fine-tune or resume a run",
     "discover": "find interpretable directions in any frozen generator: pictures, videos, a page",
     "edit": "edit pictures along a direction",

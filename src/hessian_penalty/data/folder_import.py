@@ -1,34 +1,28 @@
-"""Anyone's pictures as a data set: a folder or a zip file of any sizes and modes becomes RGB squares of one size."""
+"""Anyone's pictures as a data set: files of any sizes and modes become RGB squares of one size."""
 
 import io
 import os
-import shutil
-import struct
 import warnings
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hessian_penalty.data.image_dataset import ImageDataset
-from hessian_penalty.data.partial_folder import Progress, check_target, claim_partial, create_array, publish
+from hessian_penalty.data.image_dataset import Factor, ImageDataset
+from hessian_penalty.data.partial_folder import Progress, check_target, create_array, fresh_partial, publish
+from hessian_penalty.data.picture_source import PictureSource, open_source
 from hessian_penalty.errors import UserError
 
-SUFFIXES = (
-    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
 # Pillow's other decoders stay shut: EPS, for one, hands the file to Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-MAX_FILE_BYTES = 2**30  # one picture's file, unpacked; Pillow has its own limit on pixels
 NAMES_SHOWN = 10
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+Cut = Callable[[int, int], list[Box]]  # width and height → the squares to take
 
 
 @dataclass
@@ -36,7 +30,7 @@ class ImportSummary:
     """What was found and what was done to it; `dataset.json` keeps it as "summary".
 
     Args:
-        pictures: in the data set.
+        pictures: that came in; two images of the data set each where they are pairs.
         modes: Pillow's name of a colour mode → how many pictures had it.
         smallest: (width, height) of the picture with the fewest pixels, upright.
         largest: (width, height) of the one with the most.
@@ -60,71 +54,6 @@ class ImportSummary:
     unreadable_count: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Source:
-    names: list[str]  # of the pictures, sorted
-    read: Callable[[str], bytes]
-    ignored: dict[str, int]
-
-
-def _sort_out(names: Iterator[PurePosixPath], read: Callable[[str], bytes]) -> _Source:
-    pictures, ignored = set(), Counter[str]()
-    for name in names:
-        suffix = name.suffix.lower()
-        if "__MACOSX" in name.parts or any(part.startswith(".") for part in name.parts):
-            ignored["hidden"] += 1
-        elif suffix in SUFFIXES:
-            pictures.add(str(name))
-        else:
-            ignored[suffix or "no suffix"] += 1
-    return _Source(sorted(pictures), read, dict(sorted(ignored.items())))
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be listed: {error.strerror}.")
-
-
-def _open_folder(source: Path) -> _Source:
-    def read(name: str) -> bytes:
-        path = source / name
-        if not path.is_file():  # a pipe would never end
-            raise ValueError("a dangling link, or not a regular file")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes, more than {MAX_FILE_BYTES}")
-        return path.read_bytes()
-
-    files = (Path(parent, name) for parent, _, names in os.walk(source, onerror=_refuse) for name in names)
-    return _sort_out((PurePosixPath(file.relative_to(source).as_posix()) for file in files), read)
-
-
-def _open_archive(archive: zipfile.ZipFile) -> _Source:
-    members = {str(PurePosixPath(m.filename)): m for m in archive.infolist() if not m.is_dir()}
-
-    def read(name: str) -> bytes:
-        if members[name].file_size > MAX_FILE_BYTES:
-            raise ValueError(f"{members[name].file_size} bytes unpacked, more than {MAX_FILE_BYTES}")
-        return archive.read(members[name])
-
-    return _sort_out(map(PurePosixPath, members), read)
-
-
-@contextmanager
-def _open_source(source: Path) -> Iterator[_Source]:
-    if source.is_dir():
-        yield _open_folder(source)
-        return
-    if not source.exists():
-        raise UserError(f"{source} does not exist. Give a folder of pictures or a .zip file.")
-    try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise UserError(
-            f"{source} is no folder, and no readable zip file either ({error}). Give one of them."
-        ) from None
-    with archive:
-        yield _open_archive(archive)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -151,69 +80,59 @@ def _rgb(image: Image.Image) -> tuple[Image.Image, bool]:
     return image.convert("RGB"), False
 
 
-def _square(data: bytes, size: int, summary: ImportSummary) -> NDArray[np.uint8]:
-    """One picture as (size, size, 3), counted in `summary` once all went well."""
+def _tiles(data: bytes, size: int, cut: Cut, summary: ImportSummary) -> NDArray[np.uint8]:
+    """What is cut from one picture as (tiles, size, size, 3), counted in `summary` once all went well."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
         mode = image.mode
         upright, rotated = _upright(image)
         width, height = upright.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        square, flattened = _rgb(upright.crop((left, top, left + side, top + side)))
-        pixels = np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+        boxes = cut(width, height)
+        tiles, flattened = zip(*(_rgb(upright.crop(box)) for box in boxes), strict=True)
+        pixels = np.stack([np.asarray(tile.resize((size, size), Image.Resampling.LANCZOS)) for tile in tiles])
     summary.pictures += 1
     summary.modes[mode] = summary.modes.get(mode, 0) + 1
-    if summary.smallest is None or width * height < summary.smallest[0] * summary.smallest[1]:
-        summary.smallest = (width, height)
-    if summary.largest is None or width * height > summary.largest[0] * summary.largest[1]:
-        summary.largest = (width, height)
+    seen = [(width, height), *filter(None, (summary.smallest, summary.largest))]
+    summary.smallest = min(seen, key=lambda shape: (shape[0] * shape[1], shape))
+    summary.largest = max(seen, key=lambda shape: (shape[0] * shape[1], shape))
     summary.rotated += rotated
-    summary.flattened += flattened
-    summary.cropped += width != height
-    summary.upscaled += side < size
-    return pixels
+    summary.flattened += any(flattened)
+    summary.cropped += sum(tile.width * tile.height for tile in tiles) < width * height
+    summary.upscaled += tiles[0].height < size
+    return pixels  # (tiles, H, W, C)
 
 
-def _convert(source: _Source, size: int, images: NDArray[Any], progress: Progress | None) -> ImportSummary:
-    """Fill `images` from the front with the pictures that can be read."""
+def _convert(
+    source: PictureSource, size: int, cut: Cut, images: NDArray[Any], progress: Progress | None
+) -> tuple[ImportSummary, list[int]]:
+    """Fill `images` by the order of the names; also returns the places of the pictures that cannot be read."""
     summary = ImportSummary(ignored=source.ignored)
-    for number, name in enumerate(source.names, start=1):
+    places = {name: place for place, name in enumerate(source.names)}
+    reasons: dict[str, str] = {}
+    for number, (name, read) in enumerate(source.read_all(), start=1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of pictures that are merely large
-                pixels = _square(source.read(name), size, summary)
+                images[places[name]] = _tiles(read(), size, cut, summary)
         except Exception as error:  # decoders fail in many ways; each means that this file cannot be read
-            summary.unreadable_count += 1
-            if len(summary.unreadable) < NAMES_SHOWN:
-                known = not isinstance(error, UnidentifiedImageError)
-                summary.unreadable[name] = (
-                    (str(error) or type(error).__name__) if known else "not a known picture format"
-                )
-        else:
-            images[summary.pictures - 1] = pixels
+            known = not isinstance(error, UnidentifiedImageError)
+            reasons[name] = (str(error) or type(error).__name__) if known else "not a known picture format"
         if progress:
             progress(number, len(source.names))
     summary.modes = dict(sorted(summary.modes.items()))
-    return summary
+    summary.unreadable_count = len(reasons)
+    summary.unreadable = dict(sorted(reasons.items())[:NAMES_SHOWN])
+    return summary, [places[name] for name in reasons]
 
 
-def _shorten(path: Path, count: int) -> None:
-    """Keep the first `count` pictures of the array at `path`."""
+def _drop(path: Path, places: list[int]) -> None:
+    """Keep the pictures of the array at `path` that are not at `places`."""
     whole = np.lib.format.open_memmap(path, mode="r")
-    kept = create_array(path.with_name("kept.npy"), np.uint8, (count, *whole.shape[1:]))
-    for start in range(0, count, 256):  # bounded memory
-        kept[start : start + 256] = whole[start : min(start + 256, count)]
+    rows = np.delete(np.arange(len(whole)), places)
+    kept = create_array(path.with_name("kept.npy"), np.uint8, (len(rows), *whole.shape[1:]))
+    for start in range(0, len(rows), 256):  # bounded memory
+        kept[start : start + 256] = whole[rows[start : start + 256]]
     os.replace(path.with_name("kept.npy"), path)
-
-
-def _check_names(source: Path, found: _Source) -> None:
-    if found.names:
-        return
-    if not found.ignored:
-        raise UserError(f"{source} is empty. Give a folder or a .zip file that holds pictures.")
-    others = ", ".join(f"{suffix} ({count})" for suffix, count in found.ignored.items())
-    raise UserError(f"{source} holds no pictures, only {others}. Known suffixes: {' '.join(SUFFIXES)}.")
 
 
 def _check_unreadable(source: Path, summary: ImportSummary, skip_unreadable: bool) -> None:
@@ -230,6 +149,46 @@ def _check_unreadable(source: Path, summary: ImportSummary, skip_unreadable: boo
     )
 
 
+def import_tiles(
+    source: Path,
+    size: int,
+    out: Path,
+    kind: str,
+    cut: Cut,
+    factors: Callable[[int], list[Factor]],
+    skip_unreadable: bool,
+    progress: Progress | None,
+) -> ImageDataset:
+    """Make the data set `out` of what `cut` takes from each picture, the same number of squares from every one.
+
+    `factors` is asked for the ground truth of so many images. The rest is as `import_images` says.
+
+    Raises:
+        UserError: as there.
+    """
+    if source.exists() and out.exists() and out.samefile(source):
+        raise UserError(f"{out} holds the pictures themselves. Choose another --out.")
+    check_target(out, size)
+    tiles = len(cut(2, 1))
+    with open_source(source) as found:
+        recipe = {"name": "import", "kind": kind, "source": str(source), "size": size}
+        with fresh_partial(out, recipe) as folder:
+            images = create_array(folder / "images.npy", np.uint8, (len(found.names) * tiles, size, size, 3))
+            summary, bad = _convert(found, size, cut, images.reshape(-1, tiles, size, size, 3), progress)
+            _check_unreadable(source, summary, skip_unreadable)
+            del images
+            if bad:
+                _drop(folder / "images.npy", [place * tiles + tile for place in bad for tile in range(tiles)])
+            described = {**recipe, "summary": asdict(summary)}
+            return publish(folder, out, factors(summary.pictures * tiles), described)
+
+
+def _middle_square(width: int, height: int) -> list[Box]:
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return [(left, top, left + side, top + side)]
+
+
 def import_images(
     source: str | Path,
     size: int,
@@ -238,7 +197,7 @@ def import_images(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> ImageDataset:
-    """Make the data set `out` of the pictures in a folder (with its subfolders) or in a zip file.
+    """Make the data set `out` of the pictures in a folder (with its subfolders), a zip file or a tar archive.
 
     Each is turned upright as its EXIF data ask, cut to its middle square, laid on white where it is transparent,
     converted to 8-bit RGB and resized to `size` with a Lanczos filter. Of an animation the first frame is taken. The
@@ -247,33 +206,15 @@ def import_images(
     after an error or an interruption no `out` is there.
 
     Args:
-        source: folder or .zip file.
+        source: folder, or a .zip, .tar, .tar.gz or .tgz file.
         size: pixels, a power of two from 4 to 1024; smaller pictures are enlarged, and counted.
         skip_unreadable: leave pictures out that cannot be read, instead of refusing.
         progress: told (pictures done, pictures in all).
 
     Raises:
-        UserError: bad size, `out` exists, no room on the disk, `source` is missing or holds no pictures, or some
-            cannot be read (all are tried, the first ten named).
+        UserError: bad size, `out` exists, no room on the disk, `source` is missing, damaged or holds no pictures, or
+            some cannot be read (all are tried, the first ten named).
     """
-    source, out = Path(source), Path(out)
-    if source.exists() and out.exists() and out.samefile(source):
-        raise UserError(f"{out} holds the pictures themselves. Choose another --out.")
-    check_target(out, size)
-    with _open_source(source) as found:
-        _check_names(source, found)
-        recipe = {"name": "import", "source": str(source), "size": size}
-        folder = claim_partial(out, recipe)
-        try:
-            for left_over in folder.glob("*.npy"):  # of an import that was killed
-                left_over.unlink()
-            images = create_array(folder / "images.npy", np.uint8, (len(found.names), size, size, 3))
-            summary = _convert(found, size, images, progress)
-            _check_unreadable(source, summary, skip_unreadable)
-            del images
-            if summary.unreadable_count:
-                _shorten(folder / "images.npy", summary.pictures)
-            return publish(folder, out, [], {**recipe, "summary": asdict(summary)})
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    return import_tiles(
+        Path(source), size, Path(out), "pictures", _middle_square, lambda count: [], skip_unreadable, progress
+    )

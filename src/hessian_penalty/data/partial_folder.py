@@ -4,7 +4,8 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def claim_partial(out: Path, recipe: dict[str, Any]) -> Path:
             "Repeat those settings, choose another --out, or delete it."
         )
     return folder
+
+
+@contextmanager
+def fresh_partial(out: Path, recipe: dict[str, Any]) -> Iterator[Path]:
+    """An empty folder where `out` grows, which goes away again where the block raises.
+
+    Raises:
+        UserError: that place is taken by something else.
+    """
+    folder = claim_partial(out, recipe)
+    try:
+        for left_over in folder.glob("*.npy"):  # of an import that was killed
+            left_over.unlink()
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
