@@ -165,7 +165,7 @@ def test_only_what_runs_learns(generator):
 def test_the_published_critic_averages_before_the_activation():
     torch.manual_seed(0)
     plain, fused = (
-        randomized(ProGANCritic(ProGANConfig(channels=(4, 3), fused_downscale=fused))) for fused in (False, True)
+        randomized(ProGANCritic(ProGANConfig(channels=(4, 3), fused_scale=fused))) for fused in (False, True)
     )
     fused.load_state_dict(plain.state_dict())
     x = images(8)
@@ -174,6 +174,16 @@ def test_the_published_critic_averages_before_the_activation():
     read = F.leaky_relu(plain.from_image(x), 0.2)
     assert torch.allclose(plain.blocks[0](read), F.avg_pool2d(F.leaky_relu(linear, 0.2), 2))
     assert torch.allclose(fused.blocks[0](read), F.leaky_relu(F.avg_pool2d(linear, 2), 0.2))
+
+
+def test_fused_doubling_is_the_same_generator():
+    torch.manual_seed(0)
+    plain, fused = (
+        randomized(ProGANGenerator(ProGANConfig(latent_dim=5, channels=WIDTHS, fused_scale=fused)))
+        for fused in (False, True)
+    )
+    fused.load_state_dict(plain.state_dict())
+    assert torch.allclose(fused(z()), plain(z()), rtol=1e-10, atol=1e-10)
 
 
 def test_a_code_head_infers_latents_beside_the_scores():

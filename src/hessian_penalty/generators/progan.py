@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedLinear
+from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedLinear, EqualizedUpConv2d
 from hessian_penalty.generators.growing import Growing, fade_in
 
 FIRST_LINEAR_WEIGHT = "blocks.0.dense.weight"  # the parameter that reads the latents
@@ -41,8 +41,8 @@ class ProGANConfig:
         normalize_latent: scale z to root mean square 1 first, as published; off for few latents, where it bends
             every coordinate.
         grows: with an image layer at every resolution, so that training can grow the networks block by block.
-        fused_downscale: the critic averages 2×2 pixels before the activation, in one convolution with it, as
-            published; off: after it.
+        fused_scale: doubling and averaging of pixels in one with the convolution beside it, as published; the critic
+            then averages before the activation, without it after.
     """
 
     latent_dim: int = 12
@@ -50,7 +50,7 @@ class ProGANConfig:
     image_channels: int = 3
     normalize_latent: bool = True
     grows: bool = False
-    fused_downscale: bool = False
+    fused_scale: bool = False
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1:
@@ -92,16 +92,19 @@ class _FirstBlock(nn.Module):
 class _UpBlock(nn.Module):
     """Nearest-neighbour doubling, then two convolutions."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, fused: bool) -> None:
         super().__init__()
-        self.conv0 = EqualizedConv2d(in_channels, out_channels, 3)
+        self.fused = fused
+        self.conv0 = (
+            EqualizedUpConv2d(in_channels, out_channels) if fused else EqualizedConv2d(in_channels, out_channels, 3)
+        )
         self.norm0 = PixelNorm()
         self.conv1 = EqualizedConv2d(out_channels, out_channels, 3)
         self.norm1 = PixelNorm()
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out height2 width2"]:
-        x = _doubled(x)
-        x = self.norm0(F.leaky_relu(self.conv0(x), 0.2))
+        x = self.conv0(x if self.fused else _doubled(x))
+        x = self.norm0(F.leaky_relu(x, 0.2))
         return torch.as_tensor(self.norm1(F.leaky_relu(self.conv1(x), 0.2)))
 
 
@@ -128,7 +131,7 @@ class ProGANGenerator(Growing):
         self.latent_norm = PixelNorm()
         self.blocks = nn.ModuleList(
             [_FirstBlock(config.latent_dim, widths[0])]
-            + [_UpBlock(before, after) for before, after in pairwise(widths)]
+            + [_UpBlock(before, after, config.fused_scale) for before, after in pairwise(widths)]
         )
         self.to_image = EqualizedConv2d(widths[-1], config.image_channels, 1, gain=1.0)
         lower = widths[-2::-1] if config.grows else ()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedLinear
+from hessian_penalty.generators.equalized import EqualizedConv2d, EqualizedDownConv2d, EqualizedLinear
 from hessian_penalty.generators.growing import Growing
 from hessian_penalty.generators.progan import ProGANConfig
 
@@ -36,14 +36,14 @@ class _DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, fused: bool) -> None:
         super().__init__()
         self.conv0 = EqualizedConv2d(in_channels, in_channels, 3)
-        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3)
         self.fused = fused
+        self.conv1 = (
+            EqualizedDownConv2d(in_channels, out_channels) if fused else EqualizedConv2d(in_channels, out_channels, 3)
+        )
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out height2 width2"]:
-        x = self.conv1(F.leaky_relu(self.conv0(x), 0.2))
-        if self.fused:
-            return F.leaky_relu(F.avg_pool2d(x, 2), 0.2)
-        return F.avg_pool2d(F.leaky_relu(x, 0.2), 2)
+        x = F.leaky_relu(self.conv1(F.leaky_relu(self.conv0(x), 0.2)), 0.2)
+        return x if self.fused else F.avg_pool2d(x, 2)
 
 
 class _CodeHead(nn.Module):
@@ -78,7 +78,7 @@ class ProGANCritic(Growing):
         super().__init__(len(widths), config.grows)
         self.from_image = EqualizedConv2d(config.image_channels, widths[0], 1)
         self.blocks = nn.ModuleList(
-            [_DownBlock(before, after, config.fused_downscale) for before, after in pairwise(widths)]
+            [_DownBlock(before, after, config.fused_scale) for before, after in pairwise(widths)]
         )
         self.conv = EqualizedConv2d(widths[-1] + 1, widths[-1], 3)
         self.dense = EqualizedLinear(widths[-1] * 16, widths[-1])

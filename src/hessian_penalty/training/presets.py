@@ -46,7 +46,7 @@ class Preset:
 _LAYERS = ("blocks.[0-4].norm?",)  # layers 1 to 10 of 13
 
 _PUBLISHED = TrainingConfig(
-    generator=ProGANConfig(latent_dim=12, channels=published_channels(128), grows=True, fused_downscale=True),
+    generator=ProGANConfig(latent_dim=12, channels=published_channels(128), grows=True, fused_scale=True),
     growth=GrowthConfig(batch_sizes=(2048, 1024, 512, 256, 128, 96)),
     total_kimg=50_000.0,
     batch_size=96,
