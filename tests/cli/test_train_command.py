@@ -1,9 +1,13 @@
+import dataclasses
 import json
 import re
+import sys
+from unittest.mock import MagicMock
 
 import pytest
 
 from hessian_penalty.cli.main import main
+from hessian_penalty.cli.train_command import parse
 from hessian_penalty.runs import RunFolder
 
 SMALL = [
@@ -67,8 +71,53 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train("--dry-run") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"0.064 kimg at 16 pixels on cpu: \d+ images/s, 0 minutes .*, \d+ MiB peak memory", shown)
+    assert re.search(r"0\.064 kimg at 16 pixels on cpu: \S+ min, 0\.\d+ GiB peak memory", shown)
+    assert re.search(r"16 px .* 0\.064 .* 16 .* all .* min .* ~0\.\d+", shown)
+    assert re.search(r"RTX 4090 .* 82\.6 TFLOPS .* min .* 24 GB", shown)
+    assert "By arithmetic, not measured" in shown
+    assert "at 40% of the dense float32 peak" in shown
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--method", "hessian"], {"form": "hessian", "adaptive": 0.02, "ramp_kimg": 4.0}),
+        (["--method=orojar", "--penalty.adaptive", "0.5"], {"form": "orojar", "adaptive": 0.5}),
+        (["--method", "infogan"], {"adaptive": 0.0}),
+    ],
+)
+def test_a_method_is_one_flag_and_other_flags_override_it(words, expected):
+    command = parse(["clevr-simple-tiny", *words])
+    assert dataclasses.asdict(command.training.penalty).items() >= expected.items()
+    assert command.training.infogan.latents == (4 if "infogan" in words else 0)
+
+
+def test_a_fine_tuning_ramps_the_penalty_in():
+    from_scratch = parse(["clevr-simple", "--method", "hessian"])
+    assert (from_scratch.training.penalty.weight, from_scratch.training.penalty.ramp_kimg) == (0.1, 0.0)
+    tuned = parse(["clevr-simple", "--method", "hessian", "--finetune", "runs/vanilla"])
+    assert (tuned.training.penalty.weight, tuned.training.penalty.ramp_kimg) == (0.1, 10_000.0)
+
+
+@pytest.mark.parametrize("method", ["infogan", "orojar", "hessian"])
+def test_each_baseline_trains(small_dataset, tmp_path, method):
+    assert train("--data", small_dataset.path, "--out", tmp_path / "run", "--method", method) == 0
+    run = RunFolder.open(tmp_path / "run")
+    assert run.provenance()["method"] == method
+    assert {"infogan": "information_loss"}.get(method, "penalty") in run.metrics()[-1]
+
+
+def test_wandb_gets_what_tensorboard_gets(small_dataset, tmp_path, monkeypatch):
+    wandb = MagicMock()
+    wandb.init.return_value.id = "abc"
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    assert train("--data", small_dataset.path, "--out", tmp_path / "run", "--wandb", "squares") == 0
+    assert wandb.init.call_args.kwargs["project"] == "squares"
+    logged = {name for call in wandb.init.return_value.log.call_args_list for name in call.args[0]}
+    assert {"samples", "traversals"} <= logged
+    wandb.init.return_value.finish.assert_called_once()
 
 
 @pytest.mark.parametrize(
@@ -77,6 +126,9 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
         (["train", "clevr-hard"], "Unknown preset 'clevr-hard'; choose one of clevr-simple-tiny"),
         (["train"], "Name a preset first"),
         (["train", "clevr-simple-tiny"], "--data and --out missing"),
+        (["train", "clevr-u"], "`hessian-penalty render clevr-simple --size 128` makes the data"),
+        (["train", "clevr-u", "--method", "magic"], "--method must be one of vanilla, infogan, orojar, hessian, got"),
+        (["train", "clevr-u", "--growth.batch-sizes", "8", "8"], "growth.batch_sizes must name one value for each of"),
         (["train", "clevr-simple-tiny", "--out", "x", "--data", "nowhere"], "nowhere is not an image data set"),
         (["train", "--resume", "nowhere"], "nowhere is not a run"),
         (

@@ -16,7 +16,6 @@ from hessian_penalty.runs import RunFolder, write_json
 from hessian_penalty.training.callbacks import Callback
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.data_order import data_indices
-from hessian_penalty.training.estimate import estimate
 from hessian_penalty.training.trainer import Trainer, config_record
 
 CONFIG = TrainingConfig(
@@ -315,10 +314,3 @@ def test_a_checkpoint_is_tensors_and_json_alone(tmp_path):
     }  # fmt: skip
     state = json.loads((trainer.run.latest_checkpoint() / "state.json").read_text())
     assert state["images_seen"] == 96
-
-
-def test_estimate_extrapolates_from_measured_steps():
-    found = estimate(CONFIG, accelerator="cpu", seconds=0.2)
-    assert found.seconds == pytest.approx(96 / found.images_per_second)
-    assert set(found.parameters) == {"generator", "ema", "critic"}
-    assert found.peak_bytes > 10**7

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from hessian_penalty.cli.command_line import command_line
+from hessian_penalty.cli.cost_table import print_cost
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
@@ -81,13 +82,9 @@ class Command(Watched):
             self._start()
 
     def _estimate(self) -> None:
-        found = estimate(self.training, accelerator=self.accelerator, precision=self.precision)
-        sizes = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
-        print(
-            f"{self.training.total_kimg:g} kimg at {self.training.generator.resolution} pixels on {found.device}: "
-            f"{found.images_per_second:.0f} images/s, {found.seconds / 60:.0f} minutes "
-            f"({found.seconds / 3600:.1f} hours), {found.peak_bytes / 2**20:.0f} MiB peak memory\nparameters: {sizes}"
-        )
+        with progress_bar("estimating (resolutions)") as update:
+            found = estimate(self.training, accelerator=self.accelerator, precision=self.precision, progress=update)
+        print_cost(self.training, found)
 
     def _start(self) -> None:
         if self.data is None or self.out is None:
