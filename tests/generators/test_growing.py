@@ -128,7 +128,8 @@ def test_the_level_travels_with_the_weights(generator, tmp_path):
     save_module(generator, tmp_path / "G.safetensors")
     loaded = ProGANGenerator(GROWS)
     load_module(loaded, tmp_path / "G.safetensors")
-    assert loaded.lod == 1.5
+    assert loaded.lod == copy.deepcopy(loaded).lod == 1.5
+    assert loaded.resolution == 16
     assert loaded(z().float()).shape[-1] == 16
 
 
@@ -149,6 +150,8 @@ def test_penalties_fade_in_with_their_layers(generator):
     weights = {name: generator.fade_in(name) for name in ("blocks.0.norm0", "blocks.1.norm1", "blocks.2.norm0")}
     assert weights == {"blocks.0.norm0": 1.0, "blocks.1.norm1": 1.0, "blocks.2.norm0": 0.75}
     assert generator.fade_in("blocks.3.norm1") == generator.fade_in("to_image") == 0.0
+    assert [generator.fade_in(f"to_lower_images.{index}") for index in range(3)] == [0.75, 1.0, 1.0]
+    assert generator.fade_in("latent_norm") == 1.0
 
 
 def test_only_what_runs_learns(generator):

@@ -114,7 +114,6 @@ def test_a_growing_run_has_a_part_for_each_resolution():
     assert [kimg for kimg, _ in found] == [10.0, 15.0, 75.0]
     assert [config.batch_size for _, config in found] == [8, 6, 4]
     assert all(config.penalty.start_kimg == config.penalty.ramp_kimg == 0 for _, config in found)
-    assert [kimg for kimg, _ in parts(dataclasses.replace(GROWING, total_kimg=12.0))] == [10.0, 2.0]
 
 
 def test_estimate_extrapolates_from_measured_steps():

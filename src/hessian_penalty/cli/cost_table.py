@@ -56,6 +56,5 @@ def print_cost(training: TrainingConfig, found: Estimate) -> None:
     console.print(elsewhere)
     print(
         f"By arithmetic, not measured: {_number(found.flop / 1e15)} PFLOP at {UTILISATION:.0%} of the dense float32 "
-        ""
         "peak\n(no TF32, which the penalty cannot use). Small networks and batches reach less."
     )

@@ -13,7 +13,7 @@ from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.loading import generator_config
+from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.metrics.measures import MeasureProtocol
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.comparison import write_comparison
@@ -45,7 +45,7 @@ class Command:
             raise UserError("Name at least one run to report.")
         runs = [RunFolder.open(path) for path in self.runs]
         dataset, why_no_data = self._data(runs[0])
-        resolution = generator_config(runs[0]).resolution
+        resolution = load_generator(runs[0]).resolution
         evaluator = Evaluator(self.protocol, dataset, resolution, why_no_data=why_no_data)
         with progress_bar("measuring runs") as update:
             entries = write_comparison(runs, evaluator, self.out, command=command_line(), progress=update)

@@ -15,11 +15,11 @@ from hessian_penalty.cli.command_line import command_line
 from hessian_penalty.cli.cost_table import print_cost
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
-from hessian_penalty.errors import UserError
+from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.activeness import activeness
 from hessian_penalty.reports.monitor import PictureMonitor
-from hessian_penalty.reports.wandb_monitor import WandbMonitor
+from hessian_penalty.reports.wandb_monitor import WandbMonitor, import_wandb
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.training.callbacks import Callback, LiveProgress
 from hessian_penalty.training.config import TrainingConfig
@@ -70,12 +70,15 @@ class Command(Watched):
     """Only say what the run would cost in time and memory on this machine."""
     method: Method = "vanilla"
     """How latents are to be disentangled, with the preset's settings for it: not at all, by InfoGAN, by Orthogonal
-    Jacobian Regularization, or by the Hessian Penalty (from scratch; ramped in with --finetune). Other flags override
-    them."""
+    Jacobian Regularization, or by the Hessian Penalty. From scratch; with --finetune the two penalties are ramped in,
+    while InfoGAN needs a run that began as one. Other flags override the method's."""
     preset: tyro.conf.Suppress[str | None] = None
 
     def run(self) -> None:
         """Train, or estimate."""
+        check_number("--video-every", self.video_every, 0)
+        if self.wandb is not None:
+            import_wandb()  # complains before anything is made
         if self.dry_run:
             self._estimate()
         else:
@@ -173,7 +176,9 @@ def parse(arguments: Sequence[str]) -> Command | Resume:
     training = PRESETS[preset].training(known.method, finetune=known.finetune is not None) if preset else None
     default = Command(training=training or TrainingConfig(), preset=preset)
     prog = f"hessian-penalty train {preset or 'PRESET'}"
-    description = f"{Command.__doc__}\n\nPresets: {', '.join(PRESETS)}."
+    tiny = ", ".join(name for name in PRESETS if name.endswith("-tiny"))
+    published = ", ".join(name for name in PRESETS if not name.endswith("-tiny"))
+    description = f"{Command.__doc__}\n\nPublished: {published}.\n\nFor two cores: {tiny}."
     command: Command = tyro.cli(Command, args=arguments, default=default, prog=prog, description=description)
     return dataclasses.replace(command, preset=preset)
 
@@ -181,6 +186,6 @@ def parse(arguments: Sequence[str]) -> Command | Resume:
 def _settings_choice() -> argparse.ArgumentParser:
     """Reads the two words on which the preset's settings depend; all others are tyro's."""
     parser = argparse.ArgumentParser("hessian-penalty train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--method", default="vanilla")
-    parser.add_argument("--finetune")
+    parser.add_argument("--method", nargs="?", default="vanilla", const="vanilla")
+    parser.add_argument("--finetune", nargs="?")
     return parser

@@ -1,6 +1,7 @@
 """Level of detail: how far a network that grows progressively has grown."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Growing(nn.Module):
         super().__init__()
         self.levels = levels
         self.register_buffer("level_of_detail", torch.zeros(()) if grows else None)
+        self._lod = 0.0  # the same number where it can be read without waiting for a device
 
     @property
     def lod(self) -> float:
@@ -34,7 +36,7 @@ class Growing(nn.Module):
         Raises:
             ValueError: when set out of range, or to anything but 0 in a network that does not grow.
         """
-        return 0.0 if self.level_of_detail is None else float(self.level_of_detail)
+        return self._lod
 
     @lod.setter
     def lod(self, value: float) -> None:
@@ -44,6 +46,11 @@ class Growing(nn.Module):
             self.level_of_detail.fill_(value)
         elif value != 0:
             raise ValueError(f"`lod` of a network that does not grow is 0, got {value}; build it with `grows`.")
+        self._lod = float(value)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self._lod = 0.0 if self.level_of_detail is None else float(self.level_of_detail)
 
     @property
     def level(self) -> tuple[int, float]:

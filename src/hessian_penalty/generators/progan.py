@@ -149,15 +149,25 @@ class ProGANGenerator(Growing):
         """The layer that reads the latents: a rotation of the latents folds into its weight."""
         return cast(_FirstBlock, self.blocks[0]).dense
 
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images in pixels, at the present level of detail."""
+        return self.config.resolution >> self.level[0]
+
     def fade_in(self, layer: str) -> float:
         """Weight of a layer's penalty at the present level of detail: a block's layers fade in with its image.
 
         Args:
             layer: the name of a module of this network.
         """
-        part, _, rest = layer.partition(".")
-        level = self.levels - 1 - int(rest.split(".")[0]) if part == "blocks" else 0
-        return fade_in(level, self.lod)
+        part, *rest = layer.split(".")
+        if part == "to_image":
+            return fade_in(0, self.lod)
+        if part == "to_lower_images" and rest:
+            return fade_in(int(rest[0]) + 1, self.lod)
+        if part == "blocks" and rest:
+            return fade_in(self.levels - 1 - int(rest[0]), self.lod)
+        return 1.0
 
     def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
         x = previous = self.latent_norm(z) if self.normalize_latent else z

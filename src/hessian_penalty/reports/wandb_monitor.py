@@ -13,6 +13,20 @@ from hessian_penalty.training.callbacks import Callback
 RECORD_NAME = "wandb.json"  # in the run folder: project and id of the run over there
 
 
+def import_wandb() -> Any:
+    """The module `wandb`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise UserError(
+            f"Logging to Weights & Biases needs `wandb`, which cannot be imported ({error}): pip install wandb"
+        ) from None
+
+
 class WandbMonitor(Callback):
     """Logs to Weights & Biases what `PictureMonitor` puts into TensorBoard: the same figures, pictures and videos.
 
@@ -32,12 +46,7 @@ class WandbMonitor(Callback):
     """
 
     def __init__(self, run: RunFolder, project: str, *, config: Mapping[str, Any] | None = None) -> None:
-        try:
-            self._wandb: Any = importlib.import_module("wandb")
-        except ImportError as error:
-            raise UserError(
-                f"Logging to Weights & Biases needs `wandb`, which cannot be imported ({error}): pip install wandb"
-            ) from None
+        self._wandb = import_wandb()
         record_path = run.path / RECORD_NAME
         run_id = _recorded_id(run, project) if record_path.exists() else None
         try:

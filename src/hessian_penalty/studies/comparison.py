@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.loading import generator_config, load_generator
+from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup, model_entry
 from hessian_penalty.reports.page import write_report
 from hessian_penalty.runs import RunFolder
@@ -79,7 +79,7 @@ def write_comparison(
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise UserError("A run is named twice; name each once.")
-    resolutions = {generator_config(run).resolution for run in runs}
+    resolutions = {load_generator(run).resolution for run in runs}
     if len(resolutions) > 1:
         raise UserError(f"The runs have images of {sorted(resolutions)} pixels; report equal ones together.")
     entries = []

@@ -98,6 +98,15 @@ class GrowthConfig:
         for rate in self.learning_rates:
             check_number("growth.learning_rates", rate, SMALLEST)
 
+    def end_kimg(self, resolution: int) -> float:
+        """Thousands of images after which `resolution` is complete.
+
+        >>> GrowthConfig().end_kimg(128)
+        6000.0
+        """
+        growths = resolution.bit_length() - self.first_resolution.bit_length()
+        return growths * (self.stable_kimg + self.fade_kimg)
+
 
 @dataclass(frozen=True)
 class InfoGANConfig:
@@ -192,6 +201,12 @@ class TrainingConfig:
             raise UserError(
                 f"growth.first_resolution ({self.growth.first_resolution}) is more than the generator's "
                 f"{self.generator.resolution} pixels."
+            )
+        end_kimg = self.growth.end_kimg(self.generator.resolution)
+        if self.total_kimg <= end_kimg:
+            raise UserError(
+                f"total_kimg ({self.total_kimg:g}) must be more than the {end_kimg:g} kimg in which the generator "
+                "grows: raise it, or lower growth.stable_kimg and growth.fade_kimg."
             )
         levels = len(self.generator.channels)
         for name in ("batch_sizes", "learning_rates"):

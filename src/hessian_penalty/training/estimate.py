@@ -13,6 +13,7 @@ from hessian_penalty.training.schedule import phase_at
 from hessian_penalty.training.trainer import Trainer
 
 STEP_FLOP = 2.5e11  # of a timed step on a CPU, at most: some seconds on a core
+FOREVER_KIMG = 1e9  # longer than any run
 SMALLEST_BATCH = 2  # a variance over the batch needs them
 
 Progress = Callable[[int, int, str], None]
@@ -92,10 +93,13 @@ def parts(config: TrainingConfig) -> Iterator[tuple[float, TrainingConfig]]:
     resolution, end = growth.first_resolution, growth.stable_kimg
     while start < config.total_kimg:
         end = end if resolution < config.generator.resolution else config.total_kimg
-        staying = replace(growth, first_resolution=resolution, stable_kimg=config.total_kimg + end)
-        phase = phase_at(replace(config, growth=staying), 0.0)
-        growing = replace(staying, batch_sizes=())
-        yield min(end, config.total_kimg) - start, replace(config, growth=growing, batch_size=phase.batch_size)
+        here = replace(growth, first_resolution=resolution)
+        phase = phase_at(replace(config, growth=here), 0.0)
+        staying = replace(here, stable_kimg=FOREVER_KIMG, fade_kimg=0.0, batch_sizes=())
+        yield (
+            end - start,
+            replace(config, growth=staying, total_kimg=100 * FOREVER_KIMG, batch_size=phase.batch_size),
+        )
         start, end, resolution = end, end + growth.fade_kimg + growth.stable_kimg, 2 * resolution
 
 

@@ -1,5 +1,7 @@
 """The penalty that a run's configuration asks for."""
 
+from torch import nn
+
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.penalty import HessianPenalty, OroJaR
@@ -41,4 +43,5 @@ def has_grown_in(config: PenaltyConfig, generator: ProGANGenerator) -> bool:
     """Whether any of the penalised layers runs already, at the generator's level of detail."""
     if not config.layers or generator.lod == 0:
         return True
-    return any(generator.fade_in(name) > 0 for name in match_layers(generator, config.layers))
+    layers = match_layers(generator, config.layers)
+    return any(generator.fade_in(name) > 0 for name, layer in layers.items() if not isinstance(layer, nn.ModuleList))

@@ -45,6 +45,8 @@ def check_same_networks(config: TrainingConfig, other: RunFolder) -> None:
 
 def _fully_grown(config: TrainingConfig) -> TrainingConfig:
     """The same run without growth: a fine-tuning begins at full resolution."""
+    if not config.generator.grows:
+        return config
     return replace(config, growth=replace(config.growth, first_resolution=config.generator.resolution))
 
 

@@ -65,6 +65,7 @@ class TrainingStep:
         self._update_ema(phase.batch_size)
         self.state.images_seen += phase.batch_size
         self.state.steps += 1
+        self._enter(phase_at(self.config, self.state.kimg))  # what is saved now is as far grown as what it has seen
         if self.config.generator.grows:
             losses["lod"] = phase.lod
         return losses
