@@ -1,5 +1,7 @@
 """Mistakes and odd generators at the command line of directions: told, not lost, and no traceback."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,26 +16,10 @@ from hessian_penalty.generators.sources import open_generator
 from hessian_penalty.studies import discovery
 from hessian_penalty.studies.discovery import discover_into
 
-TEXT = """
-import torch
-from torch import nn
-
-class Classes(nn.Module):
-    latent_dim = 4
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.dense = nn.Embedding(2, 3), nn.Linear(7, 192)
-
-    def sample_latents(self, count, rng=None):
-        return torch.randn(count, 4, generator=rng)
-
-    def sample_labels(self, count, rng=None):
-        return torch.randint(2, (count,), generator=rng)
-
-    def forward(self, z, labels=0):
-        of_class = self.embedding(torch.as_tensor(labels).expand(len(z)))
-        return torch.tanh(self.dense(torch.cat([of_class, z], dim=1))).unflatten(1, (3, 8, 8))
+CLASSES = Path(__file__).with_name("class_generator.py").read_text()
+TEXT = (
+    CLASSES
+    + """
 
 class WithTensor(Classes):
     def forward(self, z, labels):
@@ -52,6 +38,7 @@ def two():
     torch.manual_seed(0)
     return Two()
 """
+)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,9 +82,10 @@ def source(tmp_path):
     return lambda name: f"{path}:{name}"
 
 
-GENERATORS = """
-import torch
-from torch import nn
+CLASSES = Path(__file__).with_name("class_generator.py").read_text()
+GENERATORS = (
+    CLASSES
+    + """
 
 class Dense(nn.Sequential):
     latent_dim = 4
@@ -97,23 +99,6 @@ class Dense(nn.Sequential):
 class Uniform(Dense):
     def sample_latents(self, count, rng=None):
         return 2 * torch.rand(count, 4, generator=rng) - 1
-
-class Classes(nn.Module):
-    latent_dim = 4
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.dense = nn.Embedding(2, 3), nn.Linear(7, 192)
-
-    def sample_latents(self, count, rng=None):
-        return torch.randn(count, 4, generator=rng)
-
-    def sample_labels(self, count, rng=None):
-        return torch.randint(2, (count,), generator=rng)
-
-    def forward(self, z, labels=0):
-        of_class = self.embedding(torch.as_tensor(labels).expand(len(z)))
-        return torch.tanh(self.dense(torch.cat([of_class, z], dim=1))).unflatten(1, (3, 8, 8))
 
 class TwoReaders(nn.Module):
     def __init__(self):
@@ -135,6 +120,7 @@ def two_readers(): return seeded(TwoReaders)
 def function(): return lambda z: torch.tanh(z @ torch.ones(4, 192) + z[:, :1] * z[:, 1:2]).unflatten(1, (3, 8, 8))
 def plain(): return seeded(lambda: nn.Sequential(*Dense(), nn.Tanh()))
 """
+)
 
 
 def test_a_run_onto_given_directions(small_run, tmp_path, capsys):

@@ -95,14 +95,14 @@ _SHOES = _published(_PAIRS.format(128), factors=12, orojar=1e-5)
 
 PRESETS: dict[str, Preset] = {
     "clevr-simple-tiny": _tiny(_SIMPLE, _RENDER.format("clevr-simple", 32), _TINY),
-    "clevr-complex-tiny": _tiny(_COMPLEX, _RENDER.format("clevr-complex", 32), replace(_TINY, total_kimg=300.0)),
+    "clevr-complex-tiny": _tiny(_COMPLEX, _RENDER.format("clevr-complex", 32), replace(_TINY, total_kimg=160.0)),
     "clevr-u-tiny": _tiny(
         _U,
         _RENDER.format("clevr-simple", 32),
         replace(_TINY, generator=replace(_TINY.generator, latent_dim=3, normalize_latent=False)),
     ),
     "clevr-1fov-tiny": _tiny(_1FOV, _RENDER.format("clevr-1fov", 32), replace(_TINY, total_kimg=40.0)),
-    "edges-and-shoes-tiny": _tiny(_SHOES, _PAIRS.format(32), replace(_TINY, total_kimg=300.0)),
+    "edges-and-shoes-tiny": _tiny(_SHOES, _PAIRS.format(32), replace(_TINY, total_kimg=160.0)),
     "clevr-simple": _SIMPLE,
     "clevr-complex": _COMPLEX,
     "clevr-u": _U,
