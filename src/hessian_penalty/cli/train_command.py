@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,9 @@ from hessian_penalty.training.session import resume_run, start_run
 from hessian_penalty.training.trainer import Trainer
 
 
-@dataclass(kw_only=True)
-class Watched:
-    """What a run that begins and one that goes on have in common."""
+@dataclass
+class Session:
+    """Where a run trains and how it is watched."""
 
     accelerator: str = "auto"
     """Device, as Lightning Fabric names it: auto, cpu, gpu, mps."""
@@ -43,8 +44,8 @@ class Watched:
     """Log to this project of Weights & Biases too, where `wandb` is installed; TensorBoard is always there."""
 
 
-@dataclass(kw_only=True)
-class Command(Watched):
+@dataclass
+class Command:
     """Train a ProGAN on a data set, with or without the Hessian Penalty.
 
     `hessian-penalty train clevr-simple-tiny --data datasets/clevr-simple --out runs/vanilla` trains the preset as it
@@ -72,12 +73,14 @@ class Command(Watched):
     """How latents are to be disentangled, with the preset's settings for it: not at all, by InfoGAN, by Orthogonal
     Jacobian Regularization, or by the Hessian Penalty. From scratch; with --finetune the two penalties are ramped in,
     while InfoGAN needs a run that began as one. Other flags override the method's."""
+    session: Annotated[Session, tyro.conf.arg(name="")] = field(default_factory=Session)
+    """Where it trains and how it is watched."""
     preset: tyro.conf.Suppress[str | None] = None
 
     def run(self) -> None:
         """Train, or estimate."""
-        check_number("--video-every", self.video_every, 0)
-        if self.wandb is not None:
+        check_number("--video-every", self.session.video_every, 0)
+        if self.session.wandb is not None:
             import_wandb()  # complains before anything is made
         if self.dry_run:
             self._estimate()
@@ -86,7 +89,9 @@ class Command(Watched):
 
     def _estimate(self) -> None:
         with progress_bar("estimating (resolutions)") as update:
-            found = estimate(self.training, accelerator=self.accelerator, precision=self.precision, progress=update)
+            found = estimate(
+                self.training, accelerator=self.session.accelerator, precision=self.session.precision, progress=update
+            )
         print_cost(self.training, found)
 
     def _start(self) -> None:
@@ -104,42 +109,46 @@ class Command(Watched):
             self.out,
             finetune=RunFolder.open(self.finetune) if self.finetune else None,
             provenance={"preset": self.preset, "method": self.method, "command": command_line()},
-            accelerator=self.accelerator,
-            precision=self.precision,
+            accelerator=self.session.accelerator,
+            precision=self.session.precision,
         )
-        train_in_sight(trainer, self)
+        train_in_sight(trainer, self.session)
 
 
-@dataclass(kw_only=True)
-class Resume(Watched):
+@dataclass
+class Resume:
     """Go on with an interrupted run, with the settings it has."""
 
     resume: Path
     """The run."""
     data: Path | None = None
     """Where its data set is, if it was moved."""
+    session: Annotated[Session, tyro.conf.arg(name="")] = field(default_factory=Session)
+    """Where it trains and how it is watched."""
 
     def run(self) -> None:
         """Go back to the newest checkpoint and train on."""
         run = RunFolder.open(self.resume)
-        trainer = resume_run(run, data=self.data, accelerator=self.accelerator, precision=self.precision)
+        trainer = resume_run(
+            run, data=self.data, accelerator=self.session.accelerator, precision=self.session.precision
+        )
         print(f"{run.path}: resumed at {trainer.kimg:g} of {trainer.config.total_kimg:g} kimg")
-        train_in_sight(trainer, self)
+        train_in_sight(trainer, self.session)
 
 
 def _quick_activeness(generator: Generator) -> list[float]:
     return activeness(generator, samples=32, rng=torch.Generator().manual_seed(0)).tolist()
 
 
-def train_in_sight(trainer: Trainer, options: Watched) -> None:
+def train_in_sight(trainer: Trainer, session: Session) -> None:
     """Train with a progress bar, and pictures in the run folder, in TensorBoard and in Weights & Biases."""
     run = trainer.run
     assert run is not None  # every caller gives it one
     with contextlib.ExitStack() as stack:
-        pictures = PictureMonitor(run, activeness=_quick_activeness, video_every=options.video_every)
+        pictures = PictureMonitor(run, activeness=_quick_activeness, video_every=session.video_every)
         monitors: list[Callback] = [stack.enter_context(contextlib.closing(pictures))]
-        if options.wandb is not None:  # after the pictures, which it takes from the run folder
-            monitors.append(stack.enter_context(contextlib.closing(WandbMonitor(run, options.wandb))))
+        if session.wandb is not None:  # after the pictures, which it takes from the run folder
+            monitors.append(stack.enter_context(contextlib.closing(WandbMonitor(run, session.wandb))))
         update = stack.enter_context(progress_bar("training (kimg)"))
         trainer.callbacks = [*monitors, LiveProgress(update)]
         try:
@@ -178,7 +187,7 @@ def parse(arguments: Sequence[str]) -> Command | Resume:
     prog = f"hessian-penalty train {preset or 'PRESET'}"
     tiny = ", ".join(name for name in PRESETS if name.endswith("-tiny"))
     published = ", ".join(name for name in PRESETS if not name.endswith("-tiny"))
-    description = f"{Command.__doc__}\n\nPublished: {published}.\n\nFor two cores: {tiny}."
+    description = f"{inspect.getdoc(Command)}\n\nPublished: {published}.\n\nFor two cores: {tiny}."
     command: Command = tyro.cli(Command, args=arguments, default=default, prog=prog, description=description)
     return dataclasses.replace(command, preset=preset)
 
