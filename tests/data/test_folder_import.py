@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hessian_penalty.data import folder_import, picture_source
+from hessian_penalty.data import picture_source
 from hessian_penalty.data.folder_import import import_images
 from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.data.partial_folder import claim_partial
 from hessian_penalty.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -350,7 +351,7 @@ def test_interruption_leaves_nothing_and_a_kill_is_no_obstacle(source: Path) -> 
         _import(source, progress=interrupt)
     assert list(source.parent.iterdir()) == [source]
 
-    folder = folder_import.claim_partial(
+    folder = claim_partial(
         source.parent / "set", {"name": "import", "kind": "pictures", "source": str(source), "size": 8}
     )  # what a kill leaves
     (folder / "images.npy").write_bytes(b"half")
@@ -360,7 +361,7 @@ def test_interruption_leaves_nothing_and_a_kill_is_no_obstacle(source: Path) -> 
 
 def test_import_does_not_disturb_an_interrupted_render(source: Path) -> None:
     _noise(8, 8).save(source / "a.png")
-    folder = folder_import.claim_partial(source.parent / "set", {"name": "clevr-simple", "count": 5})
+    folder = claim_partial(source.parent / "set", {"name": "clevr-simple", "count": 5})
     with pytest.raises(
         UserError, match=r"holds an interrupted data set with other settings .*name 'clevr-simple', now"
     ):

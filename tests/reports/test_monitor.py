@@ -1,4 +1,5 @@
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def test_records_become_curves_and_a_resumed_run_writes_each_point_once(tmp_path
         first.on_step(kimg, 4.0)
         first.on_log({"kimg": kimg, "critic_loss": 10 * kimg})
     first.close()
+    time.sleep(1.1)  # the events' files are read in the order of their names, which tell the second
     resumed = PictureMonitor(run)  # from a checkpoint at 2.0
     resumed.on_step(2.032, 4.0)
     for kimg in (3.0, 4.0):
