@@ -71,9 +71,9 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train("--dry-run") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"0\.064 kimg at 16 pixels on cpu: \S+ min, 0\.\d+ GiB peak memory", shown)
-    assert re.search(r"16 px .* 0\.064 .* 16 .* all .* min .* ~0\.\d+", shown)
-    assert re.search(r"RTX 4090 .* 82\.6 TFLOPS .* min .* 24 GB", shown)
+    assert re.search(r"0\.064 kimg at 16 pixels on cpu: \S+ s, 0\.\d+ GiB peak memory", shown)
+    assert re.search(r"16 px .* 0\.064 .* 16 .* all .* s .* ~0\.\d+", shown)
+    assert re.search(r"RTX 4090 .* 82\.6 TFLOPS .* s .* 24 GB", shown)
     assert "By arithmetic, not measured" in shown
     assert "at 40% of the dense float32 peak" in shown
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,9 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _hours(seconds: float) -> str:
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{_number(seconds)} s"
     return f"{_number(seconds / 3600)} h" if seconds >= 3600 else f"{_number(seconds / 60)} min"
 
 
@@ -23,7 +25,7 @@ def _stage_row(stage: Stage) -> tuple[str, ...]:
     measured = f"{stage.measured_batch:,}" if stage.measured_batch != stage.batch_size else "all"
     return (
         f"{stage.resolution} px", f"{stage.kimg:,g}", f"{stage.batch_size:,}", _number(stage.images_per_second),
-        measured, _hours(stage.seconds), f"{'' if stage.memory_measured else '~'}{stage.peak_bytes / 2**30:.2f}",
+        measured, _time(stage.seconds), f"{'' if stage.memory_measured else '~'}{stage.peak_bytes / 2**30:.2f}",
         _number(stage.flop / 1e15),
     )  # fmt: skip
 
@@ -32,7 +34,7 @@ def print_cost(training: TrainingConfig, found: Estimate) -> None:
     """Print the cost of a run: here by resolution, and on some GPUs by arithmetic."""
     print(
         f"{training.total_kimg:g} kimg at {training.generator.resolution} pixels on {found.device}: "
-        f"{_hours(found.seconds)}, {found.peak_bytes / 2**30:.2f} GiB peak memory"
+        f"{_time(found.seconds)}, {found.peak_bytes / 2**30:.2f} GiB peak memory"
     )
     print("parameters: " + ", ".join(f"{name} {count:,}" for name, count in found.parameters.items()))
     console = Console()
@@ -51,7 +53,7 @@ def print_cost(training: TrainingConfig, found: Estimate) -> None:
         share = found.peak_bytes / (gpu.gigabytes * 1e9)
         fit = ": too little for this batch" if share > 1 else ": tight" if share > TIGHT else ""
         elsewhere.add_row(
-            gpu.name, f"{gpu.teraflops:g} TFLOPS", _hours(3600 * gpu.hours(found.flop)), f"{gpu.gigabytes} GB{fit}"
+            gpu.name, f"{gpu.teraflops:g} TFLOPS", _time(3600 * gpu.hours(found.flop)), f"{gpu.gigabytes} GB{fit}"
         )
     console.print(elsewhere)
     print(
