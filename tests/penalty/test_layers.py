@@ -67,7 +67,33 @@ def test_passes_stop_after_the_last_penalised_layer():
     penalty = HessianPenalty(G, layers=["0", "2"])
     for _ in range(3):
         penalty(randn(5, 4))
-    assert [G[i].calls for i in (3, 5)] == [3, 3]  # it remembers the order, as each layer runs once
+    assert [G[i].calls for i in (3, 5)] == [5, 5]  # a call learns it anew, since G may have grown
+    for _ in range(3):
+        penalty.generate(z := randn(5, 4))
+        penalty(z)
+    assert [G[i].calls for i in (3, 5)] == [8, 8]  # unless the training step's own pass has told
+
+
+def test_a_layer_that_ran_once_may_run_again():
+    """An activation that blocks share, of which more grow in."""
+
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.depth = nn.Tanh(), 1
+
+        def forward(self, z):
+            for _ in range(self.depth):
+                z = self.act(z * z.sum(dim=1, keepdim=True))
+            return z
+
+    G, z = Growing(), randn(3, 4)
+    penalty = HessianPenalty(G, layers="act", weight=1.0)
+    penalty(z)
+    G.depth = 3
+    grown = penalty(z, rng=torch.Generator().manual_seed(0))
+    expected = hessian_penalty(G, z, layers="act", rng=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(grown, expected)
 
 
 def test_a_layer_that_did_not_run_may_run_later():

@@ -146,10 +146,20 @@ def test_a_snapshot_while_growing_is_loaded_as_far_grown(tmp_path):
 def test_a_run_is_saved_as_far_grown_as_what_it_has_seen(tmp_path):
     """The last step before the end of a fade is still taken within it; what follows is complete."""
     trainer = make(tmp_path / "run")
+    lods = []
     while trainer.kimg < 0.256:
-        lod = trainer.step()["lod"]
-    assert 0 < lod < 1
-    assert trainer.state.ema.lod == 0
+        lods.append(trainer.state.generator.lod)
+        trainer.step()
+    assert 0 < lods[-1] < 1
+    assert trainer.state.ema.lod == trainer.state.critic.lod == 0
+
+
+def test_records_say_how_far_it_has_grown(tmp_path):
+    trainer = make(tmp_path / "run")
+    trainer.train()
+    assert [(record["kimg"], record["lod"]) for record in trainer.run.metrics()][1:4] == [
+        (0.064, 2.0), (0.096, 1.5), (0.128, 1.0),
+    ]  # fmt: skip
 
 
 def test_gradients_are_measured_at_full_size(tmp_path, monkeypatch):

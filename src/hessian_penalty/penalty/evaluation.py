@@ -101,7 +101,7 @@ class Passes:
         self._conditions = Conditions.for_batch(conditions, z.shape[0])
         self._replay = Replay(evaluate.G, conditions, z.device, start)
         self._count: int | None = None
-        if evaluate.capture is not None:
+        if evaluate.capture is not None and start is None:  # a recorded pass has just told which layers run
             evaluate.capture.restart()
 
     @property

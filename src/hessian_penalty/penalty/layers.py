@@ -118,14 +118,9 @@ class LayerCapture:
         """The layers whose outputs a pass returns, in that order; one that runs several times is there as often."""
         return list(self._order)
 
-    def forget(self) -> None:
-        """Let the next pass run to its end, since layers may run that did not before, or one of them again."""
-        self._stop_after = None
-
     def restart(self) -> None:
-        """Prepare for a G that may have changed since: unless every layer ran once, so that none can come later."""
-        if sorted(self._order) != sorted(self.modules):
-            self._stop_after = None
+        """Let the next pass run to its end: since the last one layers may have begun to run, or to run again."""
+        self._stop_after = None
 
     @contextlib.contextmanager
     def listen(self, *, stop_after: int | None = None) -> Iterator[list[Captured]]:

@@ -16,6 +16,7 @@ from hessian_penalty.penalty.estimator import estimate
 from hessian_penalty.penalty.evaluation import Evaluator
 from hessian_penalty.penalty.form import Form
 from hessian_penalty.penalty.jacobian_products import JacobianProducts
+from hessian_penalty.penalty.layer_weights import check_layer_weights, weighted
 from hessian_penalty.penalty.recorded import Recorded, record
 from hessian_penalty.penalty.second_differences import SecondDifferences
 from hessian_penalty.penalty.settings import PenaltySettings
@@ -174,7 +175,7 @@ class Regularizer:
             conditions: further arguments of G.
         """
         ramp = self._ramp(kimg)
-        self._check_layer_weights(layer_weights)
+        check_layer_weights(self._evaluate.capture, layer_weights)
         recorded, self._recorded = self._recorded, None
         self.value, self.last_weight = None, 0.0
         if ramp == 0 or self._off:
@@ -185,15 +186,13 @@ class Regularizer:
                 return z.new_zeros(())
         if recorded is not None and not recorded.fits(self._evaluate, z, conditions):
             recorded = None
-        if layer_weights is not None and self._evaluate.capture is not None:
-            self._evaluate.capture.forget()  # G grows
         settings = replace(self.settings, gradient="dense") if self._dense_only else self.settings
         penalties, dense_only = estimate(
             self.form, self._evaluate, z, settings, rng=rng, conditions=conditions, recorded=recorded
         )
         self._dense_only = self._dense_only or dense_only
-        if layer_weights is not None:
-            penalties = self._weighted(penalties, layer_weights)
+        if layer_weights is not None and self._evaluate.capture is not None:
+            penalties = weighted(penalties, self._evaluate.capture.order, layer_weights)
         penalty = torch.stack(penalties).sum()
         weight = self.weight if self.adaptive is None else self._measure(self.adaptive, penalty, main_loss)
         self.value, self.last_weight = penalty.detach(), self.interval * ramp * weight
@@ -239,33 +238,6 @@ class Regularizer:
         if self.ramp_kimg == 0:
             return float(kimg >= self.start_kimg)
         return min(max((kimg - self.start_kimg) / self.ramp_kimg, 0.0), 1.0)
-
-    def _check_layer_weights(self, layer_weights: Any) -> None:
-        if layer_weights is None:
-            return
-        if self._evaluate.capture is None:
-            raise ValueError(
-                "`layer_weights` weighs the layers of a penalty that was created with `layers`, got one of the outputs "
-                "of G; name layers, or leave the weights out."
-            )
-        if not callable(layer_weights):
-            raise TypeError(
-                f"`layer_weights` must be a function of a layer's name, got {type(layer_weights).__name__}; pass "
-                "`weights.__getitem__` for a dict."
-            )
-
-    def _weighted(self, penalties: list[Tensor], layer_weights: Callable[[str], float]) -> list[Tensor]:
-        """Return the penalties times the weights of their layers, without those of weight 0, which may be infinite."""
-        assert self._evaluate.capture is not None  # checked before
-        order = self._evaluate.capture.order
-        weights = {name: layer_weights(name) for name in dict.fromkeys(order)}
-        for name, weight in weights.items():
-            check_number(f"layer_weights({name!r})", weight)
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"`layer_weights({name!r})` must be a finite number, at least 0, got {weight}.")
-        pairs = zip(penalties, order, strict=True)
-        weighted = [penalty * float(weights[name]) for penalty, name in pairs if weights[name] > 0]
-        return weighted or [penalties[0].new_zeros(())]
 
     def _measure(self, adaptive: AdaptiveWeight, penalty: Tensor, main_loss: Tensor | None) -> float:
         if not torch.is_grad_enabled():

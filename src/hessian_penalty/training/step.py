@@ -58,21 +58,19 @@ class TrainingStep:
         Raises:
             DivergedError: a loss is not finite or has run away.
         """
-        phase = phase_at(self.config, self.state.kimg)
-        self._enter(phase)
+        phase = self._enter()
         losses = self._critic_step(phase, dataset)
         losses |= self._generator_step(phase)
         self._update_ema(phase.batch_size)
         self.state.images_seen += phase.batch_size
         self.state.steps += 1
-        self._enter(phase_at(self.config, self.state.kimg))  # what is saved now is as far grown as what it has seen
-        if self.config.generator.grows:
-            losses["lod"] = phase.lod
+        self._enter()  # what is saved now is as far grown as what it has seen
         return losses
 
-    def _enter(self, phase: Phase) -> None:
-        """Set what the phase says; where a level comes in or is complete, Adam forgets its moments, as published."""
+    def _enter(self) -> Phase:
+        """Set what the present phase says; where a level comes in or is complete, Adam forgets its moments."""
         state = self.state
+        phase = phase_at(self.config, state.kimg)
         before = state.generator.lod
         if (math.floor(before), math.ceil(before)) != (math.floor(phase.lod), math.ceil(phase.lod)):
             for optimizer in state.optimizers.values():
@@ -83,6 +81,7 @@ class TrainingStep:
         for optimizer in state.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = phase.learning_rate
+        return phase
 
     def _critic_step(self, phase: Phase, dataset: Images) -> dict[str, float]:
         config, state = self.config, self.state

@@ -154,9 +154,8 @@ class Trainer:
                     now = time.perf_counter()
                     rate = (self.state.images_seen - last_images) / (now - last_time)
                     means = {name: sum(values) / len(values) for name, values in sums.items()}
-                    if "lod" in means:
-                        means["lod"] = self.state.generator.lod
-                    self._log({"kimg": self.kimg, "images_per_second": rate, **means})
+                    lod = {"lod": self.state.generator.lod} if self.config.generator.grows else {}
+                    self._log({"kimg": self.kimg, "images_per_second": rate, **means, **lod})
                     sums, last_log, last_time, last_images = {}, self.kimg, now, self.state.images_seen
                 if done or self.kimg - last_snapshot >= self.config.snapshot_kimg - 1e-9:
                     last_snapshot = self.kimg
