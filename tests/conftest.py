@@ -19,6 +19,14 @@ from hessian_penalty.training.session import start_run
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """The tests neither see nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
     """64 pictures of 16 pixels: a light square on grey whose column is its one factor."""
