@@ -153,7 +153,7 @@ def measured(G, matrix, axes, seed, samples):
     """Penalty, share and effective latents along directions (orthonormalised), and the cosine for each true axis."""
     basis = torch.linalg.qr(matrix.double().T)[0].T.float() if matrix.shape[0] == matrix.shape[1] else matrix
     rng = torch.Generator().manual_seed(1000 + seed)
-    energy, _ = hessian_statistics(G, G.sample_latents(samples, rng), basis=basis)
+    energy, *_ = hessian_statistics(G, G.sample_latents(samples, rng), basis=basis)
     off, whole = float(energy.sum() - energy.diagonal().sum()), float(energy.sum())
     found = {
         "penalty": off,

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hessian_penalty.errors import UserError
 
@@ -282,8 +282,9 @@ def from_record(kind: type[T], record: Any, where: str) -> T:
         raise UserError(f"{where} has unknown fields {', '.join(unknown)}; known ones: {', '.join(types)}.")
     values = {}
     for name, value in record.items():
-        if dataclasses.is_dataclass(types[name]):
-            value = from_record(types[name], value, f"{where}.{name}")
+        inner = [part for part in get_args(types[name]) or (types[name],) if dataclasses.is_dataclass(part)]
+        if inner and value is not None:  # a dataclass, or one that may be missing
+            value = from_record(inner[0], value, f"{where}.{name}")
         values[name] = _as_tuples(value)
     try:
         return kind(**values)

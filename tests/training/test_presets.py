@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import get_args
 
 import pytest
 
@@ -7,14 +8,14 @@ from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.penalty.layers import match_layers
 from hessian_penalty.runs import from_record
 from hessian_penalty.training.config import TrainingConfig
-from hessian_penalty.training.presets import PRESETS
+from hessian_penalty.training.presets import PRESETS, Method
 from hessian_penalty.training.schedule import phase_at
 from hessian_penalty.training.trainer import config_record
 
 PUBLISHED = [name for name in PRESETS if not name.endswith("-tiny")]
 
 
-@pytest.mark.parametrize("method", ["vanilla", "infogan", "orojar", "hessian"])
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_json(name, method):
     config = PRESETS[name].training(method, finetune=method == "hessian")
@@ -64,3 +65,13 @@ def test_layers_1_to_10_of_13_are_penalised():
     assert list(match_layers(small, config.penalty.layers)) == [
         f"blocks.{block}.norm{index}" for block in range(5) for index in range(2)
     ]
+
+
+def test_tiny_presets_know_the_papers_setting():
+    """Its weight and maximum, and all layers but those of the last resolution, as far as it goes at this size."""
+    penalty = PRESETS["clevr-1fov-tiny"].training("published").penalty
+    assert (penalty.weight, penalty.reduction, penalty.scale_free, penalty.adaptive) == (0.025, "max", False, 0.0)
+    generator = ProGANGenerator(PRESETS["clevr-1fov-tiny"].vanilla.generator)
+    assert list(match_layers(generator, penalty.layers)) == [f"blocks.{b}.norm{i}" for b in range(3) for i in range(2)]
+    for name in PUBLISHED:
+        assert PRESETS[name].published == PRESETS[name].hessian

@@ -22,7 +22,9 @@ COMMANDS = {
     "rotate": "turn a generator's latents onto its directions, at no loss of quality",
     "prune": "take the latents that do nothing out of a run",
     "traverse": "film what each latent does",
+    "evaluate": "measure runs by every measure of the field, side by side",
     "report": "put runs side by side in one self-contained page",
+    "study": "train every method over several seeds, measure all, and write the table",
 }
 
 # What an optional part imports → the extra that installs it.

@@ -1,31 +1,28 @@
 """`hessian-penalty report`."""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
 
 from hessian_penalty.cli.command_line import command_line
+from hessian_penalty.cli.evaluate_command import evaluator_of, notes, print_measures
 from hessian_penalty.cli.progress import progress_bar
-from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.cli.protocol_options import split_protocol
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.loading import load_generator
-from hessian_penalty.metrics.measures import MeasureProtocol
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.comparison import write_comparison
-from hessian_penalty.studies.evaluation import Evaluator, data_of
 
 
 @dataclass
 class Command:
     """Measure runs and put them side by side in one self-contained HTML page that needs no network.
 
-    Samples, a traversal row for each latent with its activeness, a looping video, the Hessian, and a table: effective
-    latents, off-diagonal share, Fréchet distance. Measures are kept in each run's measures.json.
+    Samples, a traversal row for each latent with its activeness, a looping video, the Hessian, which factor each latent
+    carries, and all measures that `evaluate` takes, with the same flags; what it kept is not taken again.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -33,9 +30,9 @@ class Command:
     out: Path = Path("report.html")
     """The page."""
     data: Path | None = None
-    """Real images for the Fréchet distance; default the data set that the first run was trained on."""
+    """Real images; default the data set that the first run was trained on."""
     protocol: MeasureProtocol = field(default_factory=MeasureProtocol)
-    """Numbers of samples."""
+    """Numbers of samples; --protocol published takes those of papers."""
 
     def run(self) -> None:
         """Measure and write."""
@@ -44,28 +41,19 @@ class Command:
         if not self.runs:
             raise UserError("Name at least one run to report.")
         runs = [RunFolder.open(path) for path in self.runs]
-        dataset, why_no_data = self._data(runs[0])
-        resolution = load_generator(runs[0]).resolution
-        evaluator = Evaluator(self.protocol, dataset, resolution, why_no_data=why_no_data)
+        evaluator = evaluator_of(runs, self.protocol, self.data)
         with progress_bar("measuring runs") as update:
             entries = write_comparison(runs, evaluator, self.out, command=command_line(), progress=update)
-        table = Table(Column("run", no_wrap=True), "effective latents", "off-diagonal share", "Fréchet distance")
-        for entry in entries:
-            frechet = entry.measures["frechet"]
-            table.add_row(
-                entry.name,
-                f"{entry.measures['effective_latents']:.2f}",
-                f"{entry.measures['off_diagonal_share']:.3f}",
-                "–" if frechet is None else f"{frechet:.2f}",
-            )
-        Console().print(table)
+        print_measures({entry.name: entry.measures for entry in entries})
+        print(f"Protocol {self.protocol}; seed {self.protocol.seed}.")
+        for line in notes(evaluator):
+            print(line)
         print(f"{self.out.resolve()}: open it in a browser.")
 
-    def _data(self, first: RunFolder) -> tuple[ImageDataset | None, str]:
-        if self.data:
-            return ImageDataset(self.data), ""
-        try:
-            return data_of(first), ""
-        except UserError as error:
-            print(f"No Fréchet distance: {error}. Give the data set by --data.", file=sys.stderr)
-            return None, "its data set was not found"
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command from its words."""
+    protocol, rest = split_protocol(arguments)
+    return tyro.cli(
+        Command, args=rest, default=Command((), protocol=protocol), prog="hessian-penalty report [--protocol NAME]"
+    )

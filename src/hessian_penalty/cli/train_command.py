@@ -71,8 +71,9 @@ class Command:
     """Only say what the run would cost in time and memory on this machine."""
     method: Method = "vanilla"
     """How latents are to be disentangled, with the preset's settings for it: not at all, by InfoGAN, by Orthogonal
-    Jacobian Regularization, or by the Hessian Penalty. From scratch; with --finetune the two penalties are ramped in,
-    while InfoGAN needs a run that began as one. Other flags override the method's."""
+    Jacobian Regularization, by the Hessian Penalty, or by it with the paper's fixed weight and maximum (published),
+    from which those presets that end in -tiny differ. From scratch; with --finetune the penalties are ramped in, while
+    InfoGAN needs a run that began as one. Other flags override the method's."""
     session: Annotated[Session, tyro.conf.arg(name="")] = field(default_factory=Session)
     """Where it trains and how it is watched."""
     preset: tyro.conf.Suppress[str | None] = None

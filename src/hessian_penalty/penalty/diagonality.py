@@ -20,6 +20,32 @@ class Diagonality(NamedTuple):
     ratio: float
 
 
+class EntryMagnitudes:
+    """What the diagonality of a batch's elements is made of: largest entries and their sums, gathered entry by entry.
+
+    It holds four numbers an element, however many entries there are. Entries are those of one triangle, as
+    `hessian_entries` yields them.
+    """
+
+    def __init__(self) -> None:
+        self._largest: dict[bool, Tensor] = {}  # on (True) and off the diagonal, of shape (batch, *output)
+        self._sums: dict[bool, Tensor] = {}
+        self._counts = {True: 0, False: 0}
+
+    def add(self, i: int, j: int, values: Float[Tensor, "batch *output"]) -> None:
+        """Take the entry in row i, column j of every element."""
+        magnitudes, on = values.abs(), i == j
+        self._largest[on] = torch.maximum(self._largest[on], magnitudes) if on in self._largest else magnitudes
+        self._sums[on] = self._sums[on] + magnitudes if on in self._sums else magnitudes
+        self._counts[on] += 1
+
+    def diagonality(self) -> Diagonality:
+        """Fraction and mean ratio over the elements; entries both on and off the diagonal must have come."""
+        on, off = (self._sums[place] / self._counts[place] for place in (True, False))
+        fraction = (self._largest[True] >= self._largest[False]).double().mean()
+        return Diagonality(float(fraction), float((on / (off + SMALLEST_MEAN)).double().mean()))
+
+
 def diagonality(
     G: Callable[..., Any],
     z: Float[Tensor, "batch latent"],
@@ -69,16 +95,10 @@ def diagonality(
             "`z` more latents, or `basis` more rows."
         )
     entries = hessian_entries(G, z, epsilon=epsilon, basis=basis, method=method, chunk_size=chunk_size, **conditions)
-    largest: dict[bool, Tensor] = {}  # on (True) and off the diagonal, of shape (batch, *output)
-    sums: dict[bool, Tensor] = {}
+    magnitudes = EntryMagnitudes()
     for i, j, values in entries:
-        magnitudes, on = values.abs(), i == j
-        largest[on] = torch.maximum(largest[on], magnitudes) if on in largest else magnitudes
-        sums[on] = sums[on] + magnitudes if on in sums else magnitudes
-    pairs = n * (n - 1) / 2  # the entries come from one triangle
-    ratios = (sums[True] / n) / (sums[False] / pairs + SMALLEST_MEAN)
-    fraction = (largest[True] >= largest[False]).double().mean()
-    return Diagonality(float(fraction), float(ratios.double().mean()))
+        magnitudes.add(i, j, values)
+    return magnitudes.diagonality()
 
 
 def off_diagonal_share(energy: Float[Tensor, "n n"]) -> float:

@@ -1,14 +1,15 @@
 """The table of figures: a row for each measure, a column for each model, the change against the first model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup
 from hessian_penalty.reports.figure_style import model_color
 from hessian_penalty.reports.markup import Html, tag
 
+_NETWORKS = {"frechet": "extractor", "kernel": "extractor", "path_length": "perceptual_distance"}  # whose eyes
 _NOTEWORTHY = 0.005  # changes below half a percent count as none
 
 
@@ -21,12 +22,13 @@ class MeasureRow:
     """One measure in the table.
 
     Args:
-        key: in the record of measures; "total_activeness" is summed up here.
+        key: in the record of measures, "audit.mig" for a nested one; "total_activeness" is summed up here.
         label: name in words.
         note: how to understand it, in one line.
         better: which way is better; None where neither is.
         show: the value as text.
         absent: why it is missing, unless the entry knows better.
+        optional: whether the row is left out where no model has it.
     """
 
     key: str
@@ -35,6 +37,15 @@ class MeasureRow:
     better: Literal["lower", "higher"] | None
     show: Callable[[float], str]
     absent: str = "not measured"
+    optional: bool = False
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+def _score(key: str, label: str, note: str) -> MeasureRow:
+    return MeasureRow(key, label, note, "higher", lambda value: f"{value:.3f}", optional=True)
 
 
 ROWS = (
@@ -50,7 +61,45 @@ ROWS = (
         "Off-diagonal share",
         "part of the squared Hessian in which latents alter each other's effect",
         "lower",
-        lambda value: f"{100 * value:.0f}%",
+        _percent,
+    ),
+    MeasureRow(
+        "penalty",
+        "Hessian Penalty",
+        "of the images: squared Hessian entries off the diagonal, mean over pixels",
+        "lower",
+        _three_digits,
+        optional=True,
+    ),
+    MeasureRow(
+        "diagonal_fraction",
+        "Diagonal Hessians",
+        "part of the pixels' Hessians whose largest entry lies on the diagonal",
+        "higher",
+        _percent,
+        optional=True,
+    ),
+    MeasureRow(
+        "diagonal_ratio",
+        "Diagonal ratio",
+        "mean Hessian entry on the diagonal over the mean off it, by pixel",
+        "higher",
+        _three_digits,
+        optional=True,
+    ),
+    _score("audit.mig", "Mutual information gap", "between the two latents that tell most of a factor, 0 to 1 (MIG)"),
+    _score("audit.mig_grouped", "MIG, grouped", "the same, with two latents for the place and two for a hue"),
+    _score("audit.sap", "Separated predictability", "gap between the two latents that best predict a factor (SAP)"),
+    _score("audit.dci_disentanglement", "Disentanglement", "each latent serves one factor only, 0 to 1 (DCI)"),
+    _score("audit.dci_completeness", "Completeness", "each factor is served by one latent only, 0 to 1 (DCI)"),
+    _score("audit.dci_informativeness", "Informativeness", "how well all latents together predict the factors (DCI)"),
+    MeasureRow(
+        "predictability",
+        "Variation predictability",
+        "how often a network tells which latent changed, on pairs it has not seen",
+        "higher",
+        _percent,
+        optional=True,
     ),
     MeasureRow(
         "total_activeness",
@@ -68,6 +117,22 @@ ROWS = (
         absent="needs the data set and the feature extractor",
     ),
     MeasureRow(
+        "kernel",
+        "Kernel distance × 1000",
+        "the same question without a Gaussian fit (KID); unbiased, so it may fall below 0",
+        "lower",
+        _three_digits,
+        optional=True,
+    ),
+    MeasureRow(
+        "path_length",
+        "Path length",
+        "how fast pictures change along paths between latents, to the network named",
+        "lower",
+        _three_digits,
+        optional=True,
+    ),
+    MeasureRow(
         "kimg",
         "Training",
         "thousands of real pictures seen (kimg)",
@@ -78,12 +143,30 @@ ROWS = (
 )  # fmt: skip
 
 
+def value_of(measures: Mapping[str, Any], key: str) -> float | None:
+    """A measure of a record; None where it is missing or no number.
+
+    >>> value_of({"audit": {"mig": 0.25}, "activeness": [0.5, 0.25]}, "audit.mig")
+    0.25
+    """
+    if key == "total_activeness":
+        activeness = measures.get("activeness")
+        return None if activeness is None else float(sum(activeness))
+    value: Any = measures
+    for part in key.split("."):
+        value = (value or {}).get(part)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
 def measure(entry: ModelEntry, key: str) -> float | None:
     """A measure of the model; None where it is missing or no number."""
-    if key == "total_activeness":
-        return None if entry.activeness is None else sum(entry.activeness)
-    value = entry.measures.get(key)
-    return None if value is None or not math.isfinite(value) else float(value)
+    return value_of(entry.measures, key)
+
+
+def shown_rows(records: Iterable[Mapping[str, Any]]) -> list[MeasureRow]:
+    """The rows of a table of these records: optional ones only where one of them has the value."""
+    records = list(records)
+    return [row for row in ROWS if not row.optional or any(value_of(record, row.key) is not None for record in records)]
 
 
 def relative_change(entry: ModelEntry, reference: ModelEntry, key: str) -> float | None:
@@ -91,7 +174,8 @@ def relative_change(entry: ModelEntry, reference: ModelEntry, key: str) -> float
     value, base = measure(entry, key), measure(reference, key)
     if value is None or base is None or base == 0 or entry is reference:
         return None
-    if key == "frechet" and entry.measures.get("extractor") != reference.measures.get("extractor"):
+    network = _NETWORKS.get(key, "")
+    if entry.measures.get(network) != reference.measures.get(network):
         return None
     return (value - base) / abs(base)
 
@@ -130,8 +214,9 @@ def _cell(entry: ModelEntry, reference: ModelEntry, row: MeasureRow, most: float
     if most > 0:
         width = max(0.0, min(1.0, value / most)) * 100
         parts.append(tag("span", tag("span", style=f"width:{width:.1f}%;background:{color}"), class_="bar"))
-    if row.key == "frechet" and entry.measures.get("extractor"):
-        parts.append(tag("small", entry.measures["extractor"]))
+    network = entry.measures.get(_NETWORKS.get(row.key, ""))
+    if network:
+        parts.append(tag("small", network))
     return tag("td", *parts, data_model=entry.name)
 
 
@@ -143,7 +228,7 @@ def measures_table(group: ModelGroup) -> Html:
         for index, entry in enumerate(entries)
     ]
     body = []
-    for row in ROWS:
+    for row in shown_rows(entry.measures for entry in entries):
         values = [value for entry in entries if (value := measure(entry, row.key)) is not None]
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
         spoken = f"{row.better} is better" if row.better else None
@@ -153,7 +238,9 @@ def measures_table(group: ModelGroup) -> Html:
         most = max(values) if len(values) > 1 else 0.0  # a bar alone says nothing
         cells = [_cell(entry, reference, row, most, model_color(index)) for index, entry in enumerate(entries)]
         body.append(tag("tr", head, *cells))
-    caption = "↓ lower is better. Percentages: against " + reference.name if len(entries) > 1 else "↓ lower is better"
+    caption = "↓ lower is better, ↑ higher"
+    if len(entries) > 1:
+        caption += f". Percentages: against {reference.name}"
     return tag(
         "div",
         tag(

@@ -22,6 +22,7 @@ def write_report(
     title: str,
     groups: Sequence[ModelGroup],
     *,
+    summary: Html | None = None,
     command: str | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> None:
@@ -31,13 +32,14 @@ def write_report(
         path: of the HTML file.
         title: heading of the page.
         groups: models that are compared with each other.
+        summary: section before the groups.
         command: the command line that made the page.
         provenance: further facts, name → text.
 
     Raises:
         UserError: there is no group.
     """
-    page = report_html(title, groups, command=command, provenance=provenance)
+    page = report_html(title, groups, summary=summary, command=command, provenance=provenance)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -46,6 +48,7 @@ def report_html(
     title: str,
     groups: Sequence[ModelGroup],
     *,
+    summary: Html | None = None,
     command: str | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
@@ -55,7 +58,7 @@ def report_html(
     return html_page(
         title,
         [_how_to_read(), _contents(groups)],
-        [_group(group, index) for index, group in enumerate(groups)],
+        [summary or join(), *(_group(group, index) for index, group in enumerate(groups))],
         provenance_section(command, provenance or {}),
     )
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_generator
+from hessian_penalty.metrics.measures import PARTS, Measures
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup, model_entry
 from hessian_penalty.reports.page import write_report
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.evaluation import Evaluator
 
-Progress = Callable[[int, int], None]  # (runs done, runs in all)
+Progress = Callable[[int, int, str], None]  # (measures done, measures in all, the next one)
 
 
 def describe(run: RunFolder) -> str:
@@ -60,6 +61,47 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         depth += 1
 
 
+def check_runs(runs: Sequence[RunFolder]) -> None:
+    """Refuse runs that cannot stand side by side.
+
+    Raises:
+        UserError: no run, one given twice, or resolutions differ.
+    """
+    if not runs:
+        raise UserError("Name at least one run.")
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UserError("A run is named twice; name each once.")
+    resolutions = {load_generator(run).resolution for run in runs}
+    if len(resolutions) > 1:
+        raise UserError(f"The runs have images of {sorted(resolutions)} pixels; take equal ones together.")
+
+
+def measure_runs(
+    runs: Sequence[RunFolder], evaluator: Evaluator, *, progress: Progress | None = None
+) -> dict[str, Measures]:
+    """Measure runs that stand side by side; by a name for each.
+
+    Args:
+        progress: called with (measures done, measures in all, what is next).
+
+    Raises:
+        UserError: no run, one given twice, or resolutions differ.
+    """
+    check_runs(runs)
+    found = {}
+    total = len(runs) * len(PARTS)
+    for index, (run, name) in enumerate(zip(runs, unique_names([run.path.resolve() for run in runs]), strict=True)):
+
+        def tell(part: str, name: str = name, done: int = index * len(PARTS)) -> None:
+            if progress:
+                progress(done + list(PARTS).index(part), total, f"{name}: {part}")
+
+        found[name] = evaluator(run, tell)
+    if progress:
+        progress(total, total, "")
+    return found
+
+
 def write_comparison(
     runs: Sequence[RunFolder],
     evaluator: Evaluator,
@@ -74,20 +116,7 @@ def write_comparison(
     Raises:
         UserError: no run, one given twice, or resolutions differ.
     """
-    if not runs:
-        raise UserError("Name at least one run to report.")
-    paths = [run.path.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("A run is named twice; name each once.")
-    resolutions = {load_generator(run).resolution for run in runs}
-    if len(resolutions) > 1:
-        raise UserError(f"The runs have images of {sorted(resolutions)} pixels; report equal ones together.")
-    entries = []
-    for index, (run, name) in enumerate(zip(runs, unique_names(paths), strict=True)):
-        if progress:
-            progress(index, len(runs))
-        entries.append(run_entry(run, evaluator, name))
-    if progress:
-        progress(len(runs), len(runs))
+    names = measure_runs(runs, evaluator, progress=progress)
+    entries = [run_entry(run, evaluator, name) for run, name in zip(runs, names, strict=True)]
     write_report(out, title, [ModelGroup("Runs", entries)], command=command)
     return entries

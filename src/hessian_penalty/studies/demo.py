@@ -16,7 +16,7 @@ from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.generators.loading import generator_config
-from hessian_penalty.metrics.measures import MeasureProtocol
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.reports.entry import ModelGroup
 from hessian_penalty.reports.grids import side_by_side
 from hessian_penalty.reports.page import write_report
@@ -68,7 +68,10 @@ class DemoConfig:
     )
     search: HessianSearch = field(default_factory=HessianSearch)
     protocol: MeasureProtocol = field(
-        default_factory=lambda: MeasureProtocol(activeness_samples=100, hessian_samples=32, frechet_images=2000)
+        default_factory=lambda: MeasureProtocol(
+            activeness_samples=100, hessian_samples=32, frechet_images=2000, reference_images=2000,
+            path_length_pairs=0, predictability_pairs=0, audit_images=0,
+        )
     )
     clevr_simple: Path | None = None
     clevr_1fov: Path | None = None
@@ -83,7 +86,10 @@ class DemoConfig:
             self,
             finetune_kimg=0.32,
             search=replace(self.search, sketches=16, held_out=8, rounds=1),
-            protocol=replace(self.protocol, activeness_samples=4, hessian_samples=2, frechet_images=32, batch_size=32),
+            protocol=replace(
+                self.protocol, activeness_samples=4, hessian_samples=2, frechet_images=32, reference_images=32,
+                batch_size=32,
+            ),
         )
 
 

@@ -1,22 +1,22 @@
 """Measure runs, once: results are kept in the run folder and found again while nothing they depend on has changed."""
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from hessian_penalty.data.image_dataset import ImageDataset, sha256
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config, load_generator
-from hessian_penalty.metrics.features import EfficientNetFeatures
-from hessian_penalty.metrics.frechet import FrechetDistance
-from hessian_penalty.metrics.measures import MeasureProtocol, Measures, measure
+from hessian_penalty.metrics.instruments import Instruments
+from hessian_penalty.metrics.measures import PARTS, Measures, Part
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, from_record, read_record, write_json
 
-MEASURES_VERSION = 1  # raised when a measure changes, so that kept results are not taken for new ones
+MEASURES_VERSION = 2  # raised when a measure changes, so that kept results are not taken for new ones
 
 
 class Evaluator:
@@ -24,9 +24,8 @@ class Evaluator:
 
     Args:
         protocol: numbers of samples.
-        dataset: the real images; None leaves the Fréchet distance out. Its first `protocol.frechet_images` are the
-            reference, read when first needed.
-        resolution: of the generators, to which the real images are shrunk.
+        dataset: the real images; None leaves out what needs them.
+        resolution: of the generators, to which the real images are shrunk; None takes the data set's.
         why_no_data: shown in place of the distance where `dataset` is None.
     """
 
@@ -38,40 +37,53 @@ class Evaluator:
         *,
         why_no_data: str = "no data set given",
     ) -> None:
-        self.protocol, self.dataset, self.resolution = protocol, dataset, resolution
-        self.why_no_data = why_no_data
-        self._distance: FrechetDistance | None = None
+        self.protocol, self.dataset, self.why_no_data = protocol, dataset, why_no_data
+        self.tools = Instruments(protocol, dataset, resolution)
 
-    def __call__(self, run: RunFolder) -> Measures:
-        """The run's measures, from `measures.json` where it is still valid."""
+    def __call__(self, run: RunFolder, tell: Callable[[str], None] | None = None) -> Measures:
+        """The run's measures: from its measures.json where they are still valid, else taken and kept there one by one.
+
+        Args:
+            tell: called with the name of what is measured next.
+        """
         path = run.path / "measures.json"
-        key = self._key(run)
-        with contextlib.suppress(UserError, KeyError):  # a missing or damaged record is measured again
-            record = read_record(path)
-            if record.get("of") == key:
-                return from_record(Measures, record["measures"], str(path))
-        found = measure(load_generator(run), self.protocol, self._reference())
-        write_json(path, {"of": key, "measures": found.record()})
-        return found
+        keys = {name: self._key(part, run) for name, part in PARTS.items()}
+        kept, values = _kept(path, keys)
+        generator = None
+        for name, part in PARTS.items():
+            if name in kept:
+                continue
+            if tell:
+                tell(name)
+            generator = generator or load_generator(run)
+            taken = part.take(generator, self.tools)
+            values |= {field: _plain(taken.get(field)) for field in part.gives}
+            kept[name] = keys[name]
+            write_json(path, {"of": kept, "measures": {"protocol": self.protocol.record(), **values}})
+        return from_record(Measures, {"protocol": self.protocol.record(), **values}, str(path))
 
-    def _key(self, run: RunFolder) -> dict[str, Any]:
+    def _key(self, part: Part, run: RunFolder) -> dict[str, Any]:
+        settings = {name: getattr(self.protocol, name) for name in (*part.settings, "seed")}
         return {
             "version": MEASURES_VERSION,
             "weights_sha256": sha256(run.latest_checkpoint() / "ema.safetensors"),
             "generator": json.loads(json.dumps(asdict(generator_config(run)))),
-            "data_sha256": self.dataset.sha256 if self.dataset else None,
-            "protocol": self.protocol.record(),
+            "data_sha256": self.dataset.sha256 if self.dataset and part.of_data else None,
+            "protocol": settings,
         }
 
-    def _reference(self) -> FrechetDistance | None:
-        if self.dataset is not None and self._distance is None:
-            self._distance = FrechetDistance(EfficientNetFeatures(), self._real_batches(self.dataset))
-        return self._distance
 
-    def _real_batches(self, dataset: ImageDataset) -> Iterator[Tensor]:
-        count = min(self.protocol.frechet_images, len(dataset))
-        for start in range(0, count, self.protocol.batch_size):
-            yield dataset.batch(slice(start, min(start + self.protocol.batch_size, count)), self.resolution)
+def _plain(value: Any) -> Any:
+    return asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _kept(path: Path, keys: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys and values of the parts that are still valid; a missing or damaged record holds none."""
+    with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
+        record = read_record(path)
+        kept = {name: key for name, key in record["of"].items() if name in keys and keys[name] == key}
+        return kept, {field: record["measures"][field] for name in kept for field in PARTS[name].gives}
+    return {}, {}
 
 
 def data_of(run: RunFolder) -> ImageDataset:

@@ -10,7 +10,7 @@ from typing import Literal
 from hessian_penalty.generators.progan import ProGANConfig, published_channels
 from hessian_penalty.training.config import GrowthConfig, InfoGANConfig, PenaltyConfig, TrainingConfig
 
-Method = Literal["vanilla", "infogan", "orojar", "hessian"]
+Method = Literal["vanilla", "infogan", "orojar", "hessian", "published"]
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,21 @@ class Preset:
         data: the command that makes its data set.
         vanilla: the run without a penalty.
         hessian: the Hessian Penalty from scratch.
+        published: the Hessian Penalty with the paper's weight, layers and maximum; `hessian` but for tiny presets.
         orojar: Orthogonal Jacobian Regularization.
         factors: latents that InfoGAN infers.
         ramp_kimg: in which the penalty of a fine-tuning grows to its weight.
+        study_kimg: thousands of images that each model of a study sees.
     """
 
     data: str
     vanilla: TrainingConfig
     hessian: PenaltyConfig
+    published: PenaltyConfig
     orojar: PenaltyConfig
     factors: int
     ramp_kimg: float
+    study_kimg: float
 
     def training(self, method: Method, *, finetune: bool = False) -> TrainingConfig:
         """The run by one of the methods; a fine-tuning ramps the penalty in."""
@@ -39,7 +43,7 @@ class Preset:
             return self.vanilla
         if method == "infogan":
             return replace(self.vanilla, infogan=InfoGANConfig(weight=1.0, latents=self.factors))
-        penalty = self.hessian if method == "hessian" else self.orojar
+        penalty = {"hessian": self.hessian, "published": self.published, "orojar": self.orojar}[method]
         return replace(self.vanilla, penalty=replace(penalty, ramp_kimg=self.ramp_kimg) if finetune else penalty)
 
 
@@ -59,28 +63,34 @@ _PUBLISHED = TrainingConfig(
 
 
 def _published(data: str, *, factors: int, weight: float = 0.1, orojar: float, latent_dim: int = 12) -> Preset:
+    penalty = PenaltyConfig(weight=weight, layers=_LAYERS)
     return Preset(
         data,
         replace(_PUBLISHED, generator=replace(_PUBLISHED.generator, latent_dim=latent_dim)),
-        hessian=PenaltyConfig(weight=weight, layers=_LAYERS),
+        hessian=penalty,
+        published=penalty,
         orojar=PenaltyConfig(form="orojar", weight=orojar, layers=_LAYERS),
         factors=factors,
         ramp_kimg=10_000.0,
+        study_kimg=_PUBLISHED.total_kimg,
     )
 
 
 _TINY = TrainingConfig(generator=ProGANConfig(latent_dim=12, channels=(96, 64, 32, 16)))
+_TINY_LAYERS = ("blocks.[0-2].norm?",)  # all but the last resolution's, as published
 _TINY_PENALTY = PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
 
 
-def _tiny(published: Preset, data: str, training: TrainingConfig) -> Preset:
+def _tiny(published: Preset, data: str, training: TrainingConfig, *, study_kimg: float = 64.0) -> Preset:
     return replace(
         published,
         data=data,
         vanilla=training,
         hessian=_TINY_PENALTY,
+        published=replace(published.hessian, layers=_TINY_LAYERS),
         orojar=replace(_TINY_PENALTY, form="orojar"),
         ramp_kimg=_TINY_PENALTY.ramp_kimg,
+        study_kimg=study_kimg,
     )
 
 
@@ -95,14 +105,18 @@ _SHOES = _published(_PAIRS.format(128), factors=12, orojar=1e-5)
 
 PRESETS: dict[str, Preset] = {
     "clevr-simple-tiny": _tiny(_SIMPLE, _RENDER.format("clevr-simple", 32), _TINY),
-    "clevr-complex-tiny": _tiny(_COMPLEX, _RENDER.format("clevr-complex", 32), replace(_TINY, total_kimg=160.0)),
+    "clevr-complex-tiny": _tiny(
+        _COMPLEX, _RENDER.format("clevr-complex", 32), replace(_TINY, total_kimg=160.0), study_kimg=96.0
+    ),
     "clevr-u-tiny": _tiny(
         _U,
         _RENDER.format("clevr-simple", 32),
         replace(_TINY, generator=replace(_TINY.generator, latent_dim=3, normalize_latent=False)),
     ),
-    "clevr-1fov-tiny": _tiny(_1FOV, _RENDER.format("clevr-1fov", 32), replace(_TINY, total_kimg=40.0)),
-    "edges-and-shoes-tiny": _tiny(_SHOES, _PAIRS.format(32), replace(_TINY, total_kimg=160.0)),
+    "clevr-1fov-tiny": _tiny(
+        _1FOV, _RENDER.format("clevr-1fov", 32), replace(_TINY, total_kimg=40.0), study_kimg=32.0
+    ),
+    "edges-and-shoes-tiny": _tiny(_SHOES, _PAIRS.format(32), replace(_TINY, total_kimg=160.0), study_kimg=96.0),
     "clevr-simple": _SIMPLE,
     "clevr-complex": _COMPLEX,
     "clevr-u": _U,

@@ -26,6 +26,10 @@ from hessian_penalty.training.step import DivergedError, Images, TrainingStep
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
+class DivergedRun(UserError):
+    """A run's losses or weights are not finite, or have run away; repeating it would end there again."""
+
+
 class Trainer:
     """One run, and the loop over it.
 
@@ -90,7 +94,7 @@ class Trainer:
         """Write a checkpoint and drop the oldest beyond `keep_checkpoints`.
 
         Raises:
-            UserError: weights are not finite.
+            DivergedRun: weights are not finite.
         """
         run = self._run()
         for name, network in self.state.networks.items():
@@ -136,7 +140,7 @@ class Trainer:
         Ctrl-C ends the step it comes in, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
 
         Raises:
-            UserError: a loss or weight is not finite or has run away; names the last good checkpoint.
+            DivergedRun: a loss or weight is not finite or has run away; names the last good checkpoint.
         """
         total = round(self.config.total_kimg * 1000)
         sums: dict[str, list[float]] = {}
@@ -170,18 +174,18 @@ class Trainer:
         """One critic and one generator update; returns the losses.
 
         Raises:
-            UserError: a loss is not finite or has run away.
+            DivergedRun: a loss is not finite or has run away.
         """
         try:
             return self._step(self.dataset)
         except DivergedError as error:
             raise self._diverged(str(error)) from error
 
-    def _diverged(self, why: str) -> UserError:
+    def _diverged(self, why: str) -> DivergedRun:
         regulariser = "--r1-gamma" if self.config.loss == "logistic" else "--gradient-weight"
         saved = self.run.checkpoints() if self.run else []
         last = f"The last good checkpoint is {saved[-1]}" if saved else "There is no checkpoint yet"
-        return UserError(
+        return DivergedRun(
             f"Training diverged at {self.kimg:.3f} kimg: {why}. {last}. Lower --learning-rate, raise {regulariser}, "
             "or weaken the penalty."
         )

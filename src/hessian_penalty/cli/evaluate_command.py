@@ -1,0 +1,110 @@
+"""`hessian-penalty evaluate`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Column, Table
+
+from hessian_penalty.cli.progress import progress_bar
+from hessian_penalty.cli.protocol_options import split_protocol
+from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
+from hessian_penalty.generators.loading import generator_config
+from hessian_penalty.metrics.features import few_images_note
+from hessian_penalty.metrics.protocol import MeasureProtocol
+from hessian_penalty.reports.measures_table import shown_rows, value_of
+from hessian_penalty.runs import RunFolder, write_json
+from hessian_penalty.studies.comparison import measure_runs
+from hessian_penalty.studies.evaluation import Evaluator, data_of
+
+
+@dataclass
+class Command:
+    """Measure runs by every measure of the field and print them side by side.
+
+    What each latent learned: activeness, effective latents, Hessians, variation predictability, and where the data has
+    ground truth a factor audit (MIG, SAP, DCI, and which factor each latent carries). Image quality: Fréchet and kernel
+    distance to the data, path length. `--protocol quick`, the default, takes two to three minutes a tiny run on one
+    core; `--protocol published` takes the numbers of images that papers report. Values are kept in each run's
+    measures.json as they come, and found again; a number of 0, as in --protocol.predictability-pairs 0, leaves a
+    measure out.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Runs that `train` or `rotate` made."""
+    data: Path | None = None
+    """Real images; default the data set that the first run was trained on."""
+    out: Path | None = None
+    """Write all values to this JSON file too."""
+    protocol: MeasureProtocol = field(default_factory=MeasureProtocol)
+    """Numbers of samples."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        if not self.runs:
+            raise UserError("Name at least one run to evaluate.")
+        runs = [RunFolder.open(path) for path in self.runs]
+        evaluator = evaluator_of(runs, self.protocol, self.data)
+        with progress_bar("measuring runs") as update:
+            found = measure_runs(runs, evaluator, progress=update)
+        records = {name: measures.record() for name, measures in found.items()}
+        if self.out is not None:
+            write_json(self.out, records)
+        print_measures(records)
+        print(f"Protocol {self.protocol}; seed {self.protocol.seed}.")
+        for line in notes(evaluator):
+            print(line)
+
+
+def evaluator_of(runs: Sequence[RunFolder], protocol: MeasureProtocol, data: Path | None) -> Evaluator:
+    """For runs of one resolution: against the data set given, or the one that the first of them was trained on."""
+    resolution = generator_config(runs[0]).resolution
+    if data:
+        return Evaluator(protocol, ImageDataset(data), resolution)
+    try:
+        return Evaluator(protocol, data_of(runs[0]), resolution)
+    except UserError as error:
+        print(f"No distance to the data: {error}. Give the data set by --data.", file=sys.stderr)
+        return Evaluator(protocol, None, resolution, why_no_data="its data set was not found")
+
+
+def notes(evaluator: Evaluator) -> list[str]:
+    """What to know before the values are quoted."""
+    lines = []
+    tools, protocol = evaluator.tools, evaluator.protocol
+    if tools.reference is not None:
+        images = min(len(tools.reference), protocol.frechet_images)
+        note = few_images_note(images, tools.reference.shape[1])
+        lines += [note] if note else []
+    if tools.probe is not None:
+        scores = ", ".join(f"{name} {score:.3f}" for name, score in tools.probe.scores.items())
+        lines.append(f"The probe behind the factor audit, on held-out real images: {scores}.")
+    return lines
+
+
+def print_measures(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """A row a measure, a column a run."""
+    table = Table("measure", *(Column(name, justify="right") for name in records))
+    for row in shown_rows(records.values()):
+        values = [value_of(record, row.key) for record in records.values()]
+        if any(value is not None for value in values):
+            arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
+            table.add_row(row.label + arrow, *("–" if value is None else row.show(value) for value in values))
+    Console().print(table)
+    for name, record in records.items():
+        if record.get("audit"):
+            named = [f"z{i} = {what}" for i, what in enumerate(record["audit"]["latent_names"]) if what]
+            print(f"{name}: {', '.join(named) or 'no latent carries one factor'}")
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command from its words."""
+    protocol, rest = split_protocol(arguments)
+    return tyro.cli(
+        Command, args=rest, default=Command((), protocol=protocol), prog="hessian-penalty evaluate [--protocol NAME]"
+    )

@@ -1,0 +1,120 @@
+"""The result of a study: mean and spread of every measure over the seeds, as text, JSON and a part of a page."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hessian_penalty.metrics.measures import Measures
+from hessian_penalty.reports.markup import Html, tag
+from hessian_penalty.reports.measures_table import MeasureRow, shown_rows, value_of
+
+Found = Mapping[str, Mapping[int, Measures]]  # model → seed → measures
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measure over the seeds.
+
+    Args:
+        values: by seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Unbiased standard deviation; None of a single seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+class StudyTable:
+    """All measures of all models.
+
+    >>> StudyTable({"vanilla": {}}).rows
+    []
+
+    Args:
+        found: what was measured.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self._records = {
+            model: [measures.record() for _, measures in sorted(seeds.items())] for model, seeds in found.items()
+        }
+        self._seeds = {model: sorted(seeds) for model, seeds in found.items()}
+        self.models = list(found)
+        everything = [record for records in self._records.values() for record in records]
+        self.rows = [
+            row for row in shown_rows(everything) if any(value_of(record, row.key) is not None for record in everything)
+        ]
+
+    def spread(self, model: str, row: MeasureRow) -> Spread | None:
+        """A measure of a model; None where no seed has it."""
+        values = [value_of(record, row.key) for record in self._records[model]]
+        known = tuple(value for value in values if value is not None)
+        return Spread(known) if known else None
+
+    def cell(self, model: str, row: MeasureRow) -> str:
+        """Mean ± standard deviation as text."""
+        spread = self.spread(model, row)
+        if spread is None:
+            return "–"
+        shown = row.show(spread.mean)
+        return shown if spread.deviation is None else f"{shown} ± {row.show(spread.deviation)}"
+
+    def best(self, row: MeasureRow) -> set[str]:
+        """The model with the best mean; none where no way is better."""
+        means = {model: spread.mean for model in self.models if (spread := self.spread(model, row)) is not None}
+        if row.better is None or len(means) < 2:
+            return set()
+        choose = min if row.better == "lower" else max
+        wanted = choose(means.values())
+        return {model for model, mean in means.items() if mean == wanted}
+
+    def markdown(self) -> str:
+        """A table with a line a measure and a column a model; the best mean in bold."""
+        lines = ["| | " + " | ".join(self.models) + " |", "|---" * (len(self.models) + 1) + "|"]
+        for row in self.rows:
+            best = self.best(row)
+            cells = [f"**{text}**" if m in best else text for m in self.models for text in [self.cell(m, row)]]
+            lines.append(f"| {row.label}{_arrow(row)} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    def html(self, caption: str) -> Html:
+        """The same as a part of a page."""
+        heads = [tag("th", model, scope="col") for model in self.models]
+        body = []
+        for row in self.rows:
+            best = self.best(row)
+            cells = [tag("td", tag("b", text) if m in best else text) for m in self.models for text in [self.cell(m, row)]]
+            body.append(tag("tr", tag("th", row.label, _arrow(row), tag("small", row.note), scope="row"), *cells))
+        table = tag(
+            "table",
+            tag("caption", caption),
+            tag("thead", tag("tr", tag("td"), *heads)),
+            tag("tbody", *body),
+            class_="measures",
+        )
+        return tag("div", table, class_="scroll")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it: mean, deviation and the values of each seed, and everything that was measured."""
+        summary: dict[str, Any] = {}
+        for model in self.models:
+            spreads = {row.key: self.spread(model, row) for row in self.rows}
+            summary[model] = {
+                key: {"mean": spread.mean, "deviation": spread.deviation, "values": list(spread.values)}
+                for key, spread in spreads.items()
+                if spread is not None
+            }
+        return {"summary": summary, "measures": {m: dict(zip(self._seeds[m], self._records[m], strict=True)) for m in self.models}}
+
+
+def _arrow(row: MeasureRow) -> str:
+    return {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
