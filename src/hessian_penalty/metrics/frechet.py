@@ -1,52 +1,88 @@
 """Fréchet distance between the features of generated and real images."""
 
-from collections.abc import Iterable
-from typing import Any
-
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError
 
 
-class FrechetDistance:
-    r"""Fréchet distance of Gaussian fits :math:`|\mu_1-\mu_2|^2 + \mathrm{Tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})`.
-
-    The covariance algebra is torchmetrics'. The reference is read once and serves every generator compared with it.
-    Named after its extractor: it is "FID" only with Inception-v3. Values depend on the number of images, so that only
-    distances with the same numbers compare.
+class AsTheyAre(nn.Module):
+    """Hands features on to metrics that would extract them from images themselves.
 
     Args:
-        extractor: images in [-1, 1] → features (N, F); has `num_features` and `name`.
-        reference: batches of real images.
-
-    Raises:
-        UserError: torchmetrics is not installed, or `reference` has fewer than two images.
+        num_features: F.
     """
 
-    def __init__(self, extractor: nn.Module, reference: Iterable[Tensor]) -> None:
-        try:
-            from torchmetrics.image.fid import FrechetInceptionDistance
-        except ImportError:
-            raise UserError(
-                "The Fréchet distance needs torchmetrics: pip install 'hessian-penalty[features]'."
-            ) from None
-        self.name = str(extractor.name)
-        self._metric: Any = FrechetInceptionDistance(feature=extractor, reset_real_features=False)
-        count = self._update(reference, real=True)
-        if count < 2:
-            raise UserError(f"A Fréchet distance needs at least 2 reference images, got {count}.")
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
 
-    def _update(self, batches: Iterable[Tensor], *, real: bool) -> int:
-        count = 0
-        for images in batches:
-            self._metric.update(images, real=real)
-            count += len(images)
-        return count
+    def forward(self, features: Float[Tensor, "images features"]) -> Float[Tensor, "images features"]:
+        return features
 
-    def __call__(self, generated: Iterable[Tensor]) -> float:
-        """The distance of batches of generated images to the reference."""
-        self._metric.reset()
-        count = self._update(generated, real=False)
-        if count < 2:
-            raise UserError(f"A Fréchet distance needs at least 2 generated images, got {count}.")
-        return max(float(self._metric.compute()), 0.0)
+
+def check_features(generated: Tensor, reference: Tensor, what: str) -> None:
+    """Refuse features of which no distance can be taken.
+
+    Raises:
+        UserError: their numbers differ, or there are fewer than two images.
+    """
+    if generated.shape[1] != reference.shape[1]:
+        raise UserError(
+            f"{what} needs equal features of both sets, got {generated.shape[1]} and {reference.shape[1]} of an image: "
+            "take them from one extractor."
+        )
+    for name, features in (("generated", generated), ("reference", reference)):
+        if len(features) < 2:
+            raise UserError(f"{what} needs at least 2 {name} images, got {len(features)}.")
+
+
+def frechet_distance(generated: Float[Tensor, "images features"], reference: Float[Tensor, "others of_these"]) -> float:
+    r"""Fréchet distance of Gaussian fits, :math:`|\mu_1-\mu_2|^2 + \mathrm{Tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})`, at least 0.
+
+    In float64; the algebra is torchmetrics'. Values depend on the number of images, falling with it, so that only
+    distances of equal numbers compare; with fewer images than features the covariances are singular (see
+    `few_images_note`). It is called FID only with the features of Inception-v3.
+
+    Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", NeurIPS 2017.
+
+    Raises:
+        UserError: fewer than two images, numbers of features that differ, or torchmetrics is not installed.
+
+    >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]))
+    9.0
+    """
+    check_features(generated, reference, "A Fréchet distance")
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError:
+        raise UserError("The Fréchet distance needs torchmetrics: pip install 'hessian-penalty[features]'.") from None
+    metric = FrechetInceptionDistance(feature=AsTheyAre(generated.shape[1]))
+    metric.set_dtype(torch.float64)
+    metric.update(reference.double(), real=True)
+    metric.update(generated.double(), real=False)
+    return max(float(metric.compute()), 0.0)
+
+
+def few_images_note(images: int, features: int) -> str | None:
+    """What to know of a distance of so few images; None where they are enough.
+
+    >>> few_images_note(5000, 1280) is None
+    True
+    """
+    if images > features:
+        return None
+    return (
+        f"The distances are of {images:,} images with {features:,} features each: no more images than features make "
+        "the Fréchet distance too large. Compare it at this number only; the kernel distance is unbiased."
+    )
+
+
+def distance_name(extractor: str) -> str:
+    """What the Fréchet distance is called with these features.
+
+    >>> distance_name("inception-v3"), distance_name("efficientnet-lite0")
+    ('FID', 'Fréchet distance (efficientnet-lite0)')
+    """
+    return "FID" if extractor == "inception-v3" else f"Fréchet distance ({extractor})"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -68,11 +69,11 @@ class ResidualNetwork(nn.Module):
                 nn.Conv2d(channels, FIRST_WIDTH, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(FIRST_WIDTH),
                 nn.ReLU(inplace=True),
-                *(ResidualBlock(before, after) for before, after in zip(widths, widths[1:], strict=False)),
+                *(ResidualBlock(before, after) for before, after in pairwise(widths)),
                 nn.Flatten(),
                 nn.Linear(widths[-1] * MAP_PIXELS**2, outputs),
             )
-        self.to(memory_format=torch.channels_last)  # half as fast again on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a quarter faster on a CPU
 
     def forward(self, images: Float[Tensor, "batch channels size size"]) -> Float[Tensor, "batch outputs"]:
         outputs: Tensor = self.layers(images.contiguous(memory_format=torch.channels_last))

@@ -6,14 +6,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.reports.figure_style import INK, model_color, new_figure, style_axes
+from hessian_penalty.reports.figure_style import PAGE, Theme, model_color, new_figure, style_axes
 from hessian_penalty.reports.traversals import activeness_text, by_activeness
 
 MOST_BARS = 32  # more would not be legible; the rest is counted in a line
+_INCHES_A_RANK = 0.25  # with less room their numbers would touch each other
 
 
 def activeness_figure(
-    activeness: Sequence[float], *, color: str = model_color(0), limit: float | None = None, prefix: str = "z"
+    activeness: Sequence[float],
+    *,
+    color: str = model_color(0),
+    limit: float | None = None,
+    prefix: str = "z",
+    theme: Theme = PAGE,
 ) -> Figure:
     """One bar a latent, the most active on top.
 
@@ -22,6 +28,7 @@ def activeness_figure(
         color: of the bars.
         limit: end of the axis, to share it between models; None fits it.
         prefix: of the names: "z" for latents, "direction " for directions.
+        theme: ink and ground.
 
     Raises:
         UserError: no latent.
@@ -37,23 +44,29 @@ def activeness_figure(
     axes.barh(range(len(order)), values, color=color, height=0.72)
     for row, value in enumerate(values):
         text = activeness_text(value, max(values))
-        axes.annotate(text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        axes.annotate(
+            text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8, color=theme.ink
+        )
     axes.set_yticks(range(len(order)), [f"{prefix}{index}" for index in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.12 * end or 1.0)  # room for the last figure
     axes.locator_params(axis="x", nbins=5)  # more would touch each other
     axes.set_xlabel("activeness" + (f" ({hidden} less active ones not shown)" if hidden else ""))
-    style_axes(axes, grid="x")
+    style_axes(axes, grid="x", theme=theme)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def activeness_comparison_figure(models: Mapping[str, Sequence[float]], *, colors: Sequence[str] = ()) -> Figure:
+def activeness_comparison_figure(
+    models: Mapping[str, Sequence[float]], *, colors: Sequence[str] = (), width: float = 8.6, theme: Theme = PAGE
+) -> Figure:
     """Grouped bars: the most active latent of every model, then the second of every model, and so on.
 
     Args:
         models: name → activeness of its latents.
         colors: one a model; empty takes the palette.
+        width: of the figure in inches.
+        theme: ink and ground.
 
     Raises:
         UserError: no model, or one without latents.
@@ -62,19 +75,19 @@ def activeness_comparison_figure(models: Mapping[str, Sequence[float]], *, color
         raise UserError("`models` must name at least one model, each with the activeness of its latents.")
     colors = colors or [model_color(index) for index in range(len(models))]
     ranks = min(max(map(len, models.values())), MOST_BARS)
-    figure = new_figure(8.6, 2.5)
+    figure = new_figure(width, 2.5)
     axes = figure.add_subplot()
-    width = 0.82 / len(models)
+    bar = 0.82 / len(models)
     for index, (name, activeness) in enumerate(models.items()):
         values = sorted(activeness, reverse=True)[:ranks]
-        offset = (index - (len(models) - 1) / 2) * width
+        offset = (index - (len(models) - 1) / 2) * bar
         positions = np.arange(1, len(values) + 1) + offset
-        axes.bar(positions, values, width * 0.92, color=colors[index], label=name)
-    axes.set_xticks(range(1, ranks + 1))
+        axes.bar(positions, values, bar * 0.92, color=colors[index], label=name)
+    axes.set_xticks(range(1, ranks + 1, 1 if ranks <= width / _INCHES_A_RANK else 4))
     axes.set_xlim(0.4, ranks + 0.6)
     axes.set_xlabel("latents of each model, from its most to its least active")
     axes.set_ylabel("activeness")
-    style_axes(axes, grid="y")
+    style_axes(axes, grid="y", theme=theme)
     axes.tick_params(axis="x", length=0)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
     return figure

@@ -59,6 +59,7 @@ class GridPainter:
         rows_a_label: so many rows share a label, at their middle, and stand apart from the others.
         background: RGB of the ground, or None; row labels then keep clear of its edge too.
         ink: RGB of the labels.
+        letters: height of the labels' letters in pixels; None takes a quarter of a tile, from 12 to 22.
         even: pad to even width and height, as video codecs want it.
 
     Raises:
@@ -79,6 +80,7 @@ class GridPainter:
         rows_a_label: int = 1,
         background: tuple[int, int, int] | None = None,
         ink: tuple[int, int, int] = INK,
+        letters: int | None = None,
         even: bool = False,
     ) -> None:
         for name, labels, count in (("row", row_labels, rows // rows_a_label), ("column", column_labels, columns)):
@@ -87,7 +89,7 @@ class GridPainter:
         self.rows, self.columns, self.gap, self._together = rows, columns, gap, rows_a_label
         self.scale = scale if scale is not None else max(1, -(-LEGIBLE_PIXELS // min(height, width)))
         self.tile_height, self.tile_width = height * self.scale, width * self.scale
-        font = _font(max(12, min(self.tile_height // 4, 22)))
+        font = _font(letters or max(12, min(self.tile_height // 4, 22)))
         row_boxes = [_text_size(label, font) for label in row_labels or ()]
         column_boxes = [_text_size(label, font) for label in column_labels or ()]
         self.left = max((box[0] for box in row_boxes), default=-_LABEL_MARGIN) + _LABEL_MARGIN

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.reports.figure_style import INK, new_figure, style_axes
+from hessian_penalty.reports.figure_style import PAGE, Theme, new_figure, style_axes
 
 _LOG_DECADES = 3  # a logarithmic scale shows this many below its top
 _MOST_TICKS = 24  # beyond, only some latents are named
@@ -22,6 +22,7 @@ def hessian_figure(
     order: Sequence[int] | None = None,
     limit: float | None = None,
     log: bool = False,
+    theme: Theme = PAGE,
 ) -> Figure:
     """Mean |∂²G/∂z_i ∂z_j| as an n × n map with a colour bar; bright is strong.
 
@@ -30,6 +31,7 @@ def hessian_figure(
         order: of the latents, along both axes; None keeps the index order.
         limit: top of the scale, to share it between models; None takes the largest entry.
         log: logarithmic colours over three decades instead of linear ones.
+        theme: ink and ground.
 
     Raises:
         UserError: not square, negative or not finite entries.
@@ -53,11 +55,11 @@ def hessian_figure(
     axes.set_xticks(places, names, rotation=90 if len(names) > 12 else 0)
     axes.set_yticks(places, names)
     axes.set_title("mean |∂²G / ∂zᵢ ∂zⱼ|")
-    style_axes(axes, spines=())
+    style_axes(axes, spines=(), theme=theme)
     axes.tick_params(length=0, labelsize=8)
     beside = (_LEFT + _SIDE + 0.12) / _WIDTH
     bar_axes = figure.add_axes((beside, _BOTTOM / _HEIGHT, 0.13 / _WIDTH, _SIDE / _HEIGHT))
     figure.colorbar(picture, cax=bar_axes)
-    style_axes(bar_axes, spines=())
-    bar_axes.tick_params(labelsize=8, which="both", colors=INK)
+    style_axes(bar_axes, spines=(), theme=theme)
+    bar_axes.tick_params(labelsize=8, which="both", colors=theme.ink)
     return figure

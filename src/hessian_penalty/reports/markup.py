@@ -4,7 +4,7 @@ import base64
 import html
 from typing import Any
 
-_VOID = ("br", "img", "link", "meta")
+_VOID = ("br", "img", "link", "meta", "source")
 
 
 class Html(str):

@@ -1,5 +1,7 @@
 """Random pictures of a generator, the same ones each time for a seed."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -34,8 +36,13 @@ def generate(
     return images.reshape(*z.shape[:-1], *images.shape[1:])  # (*batch, C, H, W)
 
 
-def sample_sheet(generator: Generator, *, seed: int = 0, rows: int = 4, columns: int = 8) -> Image.Image:
+def sample_sheet(
+    generator: Generator, *, seed: int = 0, rows: int = 4, columns: int = 8, **options: Any
+) -> Image.Image:
     """A picture of `rows` × `columns` random images.
+
+    Args:
+        options: as of `image_grid`.
 
     >>> from hessian_penalty.generators.progan import ProGANConfig, ProGANGenerator
     >>> G = ProGANGenerator(ProGANConfig(channels=(4, 4)))
@@ -43,4 +50,4 @@ def sample_sheet(generator: Generator, *, seed: int = 0, rows: int = 4, columns:
     (196, 130)
     """
     images = generate(generator, seeded_latents(generator, rows * columns, seed))
-    return image_grid(images.reshape(rows, columns, *images.shape[1:]))
+    return image_grid(images.reshape(rows, columns, *images.shape[1:]), **options)

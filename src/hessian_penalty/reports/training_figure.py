@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.reports.figure_style import model_color, new_figure, style_axes
+from hessian_penalty.reports.figure_style import PAGE, Theme, model_color, new_figure, style_axes
 
 # Key in metrics.jsonl → title, in the order in which a page shows them.
 PANELS = {
@@ -32,13 +32,17 @@ def recorded_panels(runs: Runs) -> list[str]:
     return [key for key in PANELS if any(key in record for records in runs.values() for record in records)]
 
 
-def training_figure(key: str, runs: Runs, *, colors: Mapping[str, str] | None = None) -> Figure:
+def training_figure(
+    key: str, runs: Runs, *, colors: Mapping[str, str] | None = None, legend: bool = False, theme: Theme = PAGE
+) -> Figure:
     """One recorded figure over thousands of images seen, a line for each run that has it.
 
     Args:
         key: of the records, one of `PANELS`.
         runs: name → records of metrics.jsonl.
         colors: name → colour; None takes the palette in order.
+        legend: name the runs, below the curves; a page names them once for all panels.
+        theme: ink and ground.
 
     Raises:
         UserError: an unknown key, or one that no run recorded.
@@ -64,5 +68,7 @@ def training_figure(key: str, runs: Runs, *, colors: Mapping[str, str] | None = 
         axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title(PANELS[key])
     axes.set_xlabel("kimg")
-    style_axes(axes, grid="y")
+    style_axes(axes, grid="y", theme=theme)
+    if legend:
+        figure.legend(loc="outside lower center", frameon=False, labelcolor=theme.ink, fontsize=9)
     return figure

@@ -1,6 +1,7 @@
 """Traversals: one latent moves, the others stay, a row of images for each latent."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -122,6 +123,7 @@ def traversal_grid(
     most: int | None = None,
     seed: int = 0,
     columns: int = 7,
+    **options: Any,
 ) -> Image.Image:
     """A picture of one traversal: a labelled row for each latent, z from -2 (left) to 2 (right).
 
@@ -130,8 +132,10 @@ def traversal_grid(
         most: rows at most.
         seed: of the base latent.
         columns: steps from -2 to 2.
+        options: as of `image_grid`.
     """
     order, labels = traversal_rows(generator.latent_dim, activeness, most)
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, columns)
     headings = range_headings(columns, TRAVERSAL_LIMIT)
-    return image_grid(traverse(generator, seed, order, values), row_labels=labels, column_labels=headings)
+    images = traverse(generator, seed, order, values)
+    return image_grid(images, row_labels=labels, column_labels=headings, **options)

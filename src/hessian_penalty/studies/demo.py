@@ -69,8 +69,13 @@ class DemoConfig:
     search: HessianSearch = field(default_factory=HessianSearch)
     protocol: MeasureProtocol = field(
         default_factory=lambda: MeasureProtocol(
-            activeness_samples=100, hessian_samples=32, frechet_images=2000, reference_images=2000,
-            path_length_pairs=0, predictability_pairs=0, audit_images=0,
+            activeness_samples=100,
+            hessian_samples=32,
+            frechet_images=2000,
+            reference_images=2000,
+            path_length_pairs=0,
+            predictability_pairs=0,
+            audit_images=0,
         )
     )
     clevr_simple: Path | None = None
@@ -87,7 +92,11 @@ class DemoConfig:
             finetune_kimg=0.32,
             search=replace(self.search, sketches=16, held_out=8, rounds=1),
             protocol=replace(
-                self.protocol, activeness_samples=4, hessian_samples=2, frechet_images=32, reference_images=32,
+                self.protocol,
+                activeness_samples=4,
+                hessian_samples=2,
+                frechet_images=32,
+                reference_images=32,
                 batch_size=32,
             ),
         )
@@ -139,7 +148,7 @@ class Demo:
         write_report(
             self.out / "report.html", "What each latent learned: the Hessian Penalty in minutes", groups,
             command=command,
-        )  # fmt: skip
+        )
         self._draw_rotation(groups)
         summary["seconds"] = round(sum(self._seconds().values()), 1)
         write_json(self.out / "summary.json", summary)

@@ -68,9 +68,14 @@ class Evaluator:
             "version": MEASURES_VERSION,
             "weights_sha256": sha256(run.latest_checkpoint() / "ema.safetensors"),
             "generator": json.loads(json.dumps(asdict(generator_config(run)))),
-            "data_sha256": self.dataset.sha256 if self.dataset and part.of_data else None,
+            "data": _content(self.dataset) if self.dataset and part.of_data else None,
             "protocol": settings,
         }
+
+
+def _content(dataset: ImageDataset) -> list[str | None]:
+    """Hashes of the images and of the ground truth."""
+    return [dataset.sha256, sha256(dataset.path / "factors.npz") if dataset.metadata.get("factors") else None]
 
 
 def _plain(value: Any) -> Any:

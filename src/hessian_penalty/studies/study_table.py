@@ -45,18 +45,17 @@ class StudyTable:
 
     def __init__(self, found: Found) -> None:
         self._records = {
-            model: [measures.record() for _, measures in sorted(seeds.items())] for model, seeds in found.items()
+            model: {seed: measures.record() for seed, measures in seeds.items()} for model, seeds in found.items()
         }
-        self._seeds = {model: sorted(seeds) for model, seeds in found.items()}
         self.models = list(found)
-        everything = [record for records in self._records.values() for record in records]
+        everything = [record for records in self._records.values() for record in records.values()]
         self.rows = [
             row for row in shown_rows(everything) if any(value_of(record, row.key) is not None for record in everything)
         ]
 
     def spread(self, model: str, row: MeasureRow) -> Spread | None:
         """A measure of a model; None where no seed has it."""
-        values = [value_of(record, row.key) for record in self._records[model]]
+        values = [value_of(record, row.key) for record in self._records[model].values()]
         known = tuple(value for value in values if value is not None)
         return Spread(known) if known else None
 
@@ -92,7 +91,9 @@ class StudyTable:
         body = []
         for row in self.rows:
             best = self.best(row)
-            cells = [tag("td", tag("b", text) if m in best else text) for m in self.models for text in [self.cell(m, row)]]
+            cells = [
+                tag("td", tag("b", text) if m in best else text) for m in self.models for text in [self.cell(m, row)]
+            ]
             body.append(tag("tr", tag("th", row.label, _arrow(row), tag("small", row.note), scope="row"), *cells))
         table = tag(
             "table",
@@ -113,7 +114,7 @@ class StudyTable:
                 for key, spread in spreads.items()
                 if spread is not None
             }
-        return {"summary": summary, "measures": {m: dict(zip(self._seeds[m], self._records[m], strict=True)) for m in self.models}}
+        return {"summary": summary, "measures": self._records}
 
 
 def _arrow(row: MeasureRow) -> str:

@@ -66,8 +66,8 @@ def run_tasks(
 ) -> dict[str, UserError]:
     """Do all tasks, those that come first in the list first.
 
-    A task that fails by a `UserError` keeps those that wait for it from beginning, and no others. Ctrl-C reaches each running task once,
-    and what they then save is waited for.
+    A task that fails by a `UserError` keeps those that wait for it from beginning, and no others. Ctrl-C reaches each
+    running task once, and what they then save is waited for.
 
     Args:
         tasks: each after all that it waits for.
