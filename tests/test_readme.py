@@ -17,6 +17,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The snippet of results.md repeats a measurement on thousands of rendered pictures.
 PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if page.name != "results.md")]
 
+MEASURES = (
+    "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8 "
+    "--protocol.path-length-pairs 0 --protocol.predictability-pairs 0 --protocol.audit-images 0"
+)
 # Subcommand → what makes it short. Later flags win.
 SHORT = {
     "demo": "--quick",
@@ -28,7 +32,9 @@ SHORT = {
     "rotate": "--set sketches=16 held_out=8 rounds=1",
     "prune": "--below 0.999",
     "traverse": "--frames 4 --columns 2",
-    "report": "--protocol.activeness-samples 4 --protocol.hessian-samples 2 --protocol.frechet-images 8",
+    "evaluate": MEASURES,
+    "report": MEASURES,
+    "study": f"--seeds 1 --arms vanilla rotated --total-kimg 0.064 --workers 1 {MEASURES}",
 }
 
 

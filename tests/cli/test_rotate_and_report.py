@@ -16,14 +16,13 @@ from hessian_penalty.runs import RunFolder
 
 SEARCH = ["--set", "sketches=16", "held_out=8", "rounds=1"]
 PROTOCOL = [
-    "--protocol.activeness-samples",
-    "4",
-    "--protocol.hessian-samples",
-    "2",
-    "--protocol.frechet-images",
-    "8",
-    "--protocol.batch-size",
-    "16",
+    *("--protocol.activeness-samples", "4"),
+    *("--protocol.hessian-samples", "2"),
+    *("--protocol.frechet-images", "8"),
+    *("--protocol.path-length-pairs", "0"),
+    *("--protocol.predictability-pairs", "0"),
+    *("--protocol.audit-images", "0"),
+    *("--protocol.batch-size", "16"),
 ]
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.special import digamma
+from scipy.stats import norm, ortho_group
 from sklearn.ensemble import GradientBoostingRegressor
 
 from hessian_penalty.data.image_dataset import Factor
@@ -91,6 +92,15 @@ def test_shuffled_factors_are_not_predicted():
     found = factor_importances(np.random.default_rng(1).permutation(z), factors)
     assert (found.informativeness >= 0).all() and found.informativeness.max() < 0.05
     assert dci(found, factors).disentanglement < 0.05 and dci(found, factors).completeness < 0.05
+
+
+def test_random_rotations_score_as_random_shares_do():
+    """Squared entries of a random rotation are nearly Dirichlet(1/2) shares, of mean entropy psi(m/2 + 1) - psi(3/2)."""
+    z = np.random.default_rng(0).standard_normal((2000, 12))
+    factors = [Factor(name, "continuous", z[:, column]) for column, name in enumerate("abc")]
+    found = [dci(factor_importances(z @ ortho_group.rvs(12, random_state=s), factors), factors)[:2] for s in range(5)]
+    expected = [1 - (digamma(m / 2 + 1) - digamma(1.5)) / np.log(m) for m in (3, 12)]  # 0.39, 0.26
+    assert np.mean(found, axis=0) == pytest.approx(expected, abs=0.1)  # one rotation deviates by about 0.06
 
 
 def test_informativeness_is_held_out_and_above_the_best_guess():

@@ -63,7 +63,6 @@ def test_a_rotation_of_all_latents_scores_low():
     z = np.random.default_rng(0).standard_normal((COUNT, 12))
     found = factor_audit(z @ ortho_group.rvs(12, random_state=0), factors_of(z), PROBE)
     assert max(found.mig, found.mig_grouped, found.sap) < 0.2
-    assert max(getattr(found, name) for name in SCORES) < 0.4  # trees prefer the best latent of several
 
 
 def test_shuffled_factors_score_0_up_to_bias():

@@ -51,6 +51,16 @@ def test_features_of_two_extractors_are_refused():
         frechet_distance(torch.randn(5, 3), torch.randn(5, 4))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_of_a_diverged_generator_are_refused(value):
+    broken = torch.randn(5, 3)
+    broken[2, 1] = value
+    with pytest.raises(UserError, match="needs finite features, got NaN or infinite ones of the generated images"):
+        frechet_distance(broken, torch.randn(5, 3))
+    with pytest.raises(UserError, match="of the reference images"):
+        frechet_distance(torch.randn(5, 3), broken)
+
+
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(UserError, match=r"torchmetrics: pip install 'hessian-penalty\[features\]'"):

@@ -1,5 +1,6 @@
 """torch-fidelity is not installed here: a module with its interface of 0.3 and 0.4 stands in for it."""
 
+import pickle
 import sys
 import types
 from urllib.error import URLError
@@ -21,8 +22,8 @@ def torch_fidelity(monkeypatch):
     downloads = []
 
     class FeatureExtractorInceptionV3(nn.Module):
-        def __init__(self, name, features_list):
-            super().__init__()
+        def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
+            super().__init__()  # that of 0.3 stays in training mode
             assert features_list == ["2048"]
             theirs.load_state_dict_from_url(ADDRESS, progress=False)
 
@@ -59,6 +60,10 @@ def test_the_download_is_read_as_tensors_and_checked(torch_fidelity):
     assert options["weights_only"] is True and options["check_hash"] is True
 
 
+def test_the_network_is_not_trained(torch_fidelity):
+    assert not any(module.training for module in InceptionFeatures().modules())
+
+
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(UserError, match=r"Inception-v3 needs the package torch-fidelity.*pip install"):
@@ -71,4 +76,21 @@ def test_failed_download_says_where_the_file_goes(torch_fidelity, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     with pytest.raises(UserError, match=rf"could not be loaded.*no network.*{ADDRESS}.*checkpoints"):
+        InceptionFeatures()
+
+
+class Harmful:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled a download",)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", pickle.dumps(Harmful(), protocol=2)])
+def test_a_file_of_something_else_is_told_and_runs_no_code(torch_fidelity, monkeypatch, tmp_path, content):
+    """PyTorch's own reader, with what a user may have put there."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    monkeypatch.setattr(
+        torch.hub, "load_state_dict_from_url", lambda url, progress, check_hash, **k: torch.load(path, **k)
+    )
+    with pytest.raises(UserError, match=r"could not be loaded \(the file holds something else\).*delete it first"):
         InceptionFeatures()

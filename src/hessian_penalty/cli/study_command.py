@@ -1,5 +1,6 @@
 """`hessian-penalty study`."""
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,6 @@ from hessian_penalty.studies.study import Study, StudyConfig
 from hessian_penalty.studies.study_report import write_results
 from hessian_penalty.studies.study_table import StudyTable
 from hessian_penalty.training.presets import PRESETS
-
-_ARMS = "; ".join(f"{arm.name}: {arm.description}" for arm in ARMS.values() if arm.compared)
-
 
 @dataclass
 class Command:
@@ -75,5 +73,11 @@ def print_table(table: StudyTable) -> None:
 def parse(arguments: Sequence[str]) -> Command:
     """The command from its words."""
     protocol, rest = split_protocol(arguments)
-    default = Command("", study=StudyConfig(protocol=protocol))
-    return tyro.cli(Command, args=rest, default=default, prog="hessian-penalty study [--protocol NAME]")
+    models = "\n".join(f"- {arm.name}: {arm.description}" for arm in ARMS.values() if arm.compared)
+    return tyro.cli(
+        Command,
+        args=rest,
+        default=Command("", study=StudyConfig(protocol=protocol)),
+        prog="hessian-penalty study [--protocol NAME]",
+        description=f"{inspect.getdoc(Command)}\n\nModels:\n{models}",
+    )

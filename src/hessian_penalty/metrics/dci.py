@@ -67,6 +67,8 @@ def dci(importances: Importances, factors: Sequence[Factor], groups: Sequence[Se
     with $H_b$ the entropy with logarithms to base b, the number of entries; I is the mean informativeness of the
     factors. With one factor nothing can be mixed, and D = 1. A factor that is not predicted at all adds 0 to C and I.
     One that is predicted badly has importances all the same, of noise: read D and C beside I.
+    A random rotation of a perfect code does not score 0: its squared entries as importances give
+    $D \approx 1 - (\psi(K/2 + 1) - \psi(3/2)) / \log K$, 0.36 with four factors, and C the same of n, 0.26 with 12.
 
     With `groups`, the columns of a group are averaged first, so that it counts as one factor and K is the number of
     groups. In C the k largest entries of a group entitled to k latents are added first, which leaves base n - k + 1: k

@@ -52,13 +52,12 @@ class EfficientNetFeatures(nn.Module):
 
 
 @torch.no_grad()
-def image_features(
-    extractor: nn.Module, batches: Iterable[Float[Tensor, "batch channels height width"]]
-) -> Float[Tensor, "images features"]:
+def image_features(extractor: nn.Module, batches: Iterable[Tensor]) -> Float[Tensor, "images features"]:
     """Features of all images of the batches, float32 on the CPU.
 
     Args:
         extractor: images in [-1, 1] (N, C, H, W) → features (N, F); has `name` and `num_features`.
+        batches: of images; they may differ in length.
 
     Raises:
         UserError: there is no image.

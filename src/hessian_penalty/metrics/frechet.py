@@ -26,7 +26,7 @@ def check_features(generated: Tensor, reference: Tensor, what: str) -> None:
     """Refuse features of which no distance can be taken.
 
     Raises:
-        UserError: their numbers differ, or there are fewer than two images.
+        UserError: their numbers differ, there are fewer than two images, or a value is not finite.
     """
     if generated.shape[1] != reference.shape[1]:
         raise UserError(
@@ -36,19 +36,24 @@ def check_features(generated: Tensor, reference: Tensor, what: str) -> None:
     for name, features in (("generated", generated), ("reference", reference)):
         if len(features) < 2:
             raise UserError(f"{what} needs at least 2 {name} images, got {len(features)}.")
+        if not torch.isfinite(features).all():  # LAPACK may end the process at them
+            raise UserError(
+                f"{what} needs finite features, got NaN or infinite ones of the {name} images: look at these images; "
+                "a generator that diverged in training gives such."
+            )
 
 
 def frechet_distance(generated: Float[Tensor, "images features"], reference: Float[Tensor, "others of_these"]) -> float:
-    r"""Fréchet distance of Gaussian fits, :math:`|\mu_1-\mu_2|^2 + \mathrm{Tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})`, at least 0.
+    r"""Fréchet distance of Gaussian fits, :math:`|\mu_1-\mu_2|^2 + \mathrm{Tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})`.
 
-    In float64; the algebra is torchmetrics'. Values depend on the number of images, falling with it, so that only
-    distances of equal numbers compare; with fewer images than features the covariances are singular (see
+    At least 0, in float64; the algebra is torchmetrics'. Values depend on the number of images, falling with it, so
+    that only distances of equal numbers compare; with no more images than features the covariances are singular (see
     `few_images_note`). It is called FID only with the features of Inception-v3.
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", NeurIPS 2017.
 
     Raises:
-        UserError: fewer than two images, numbers of features that differ, or torchmetrics is not installed.
+        UserError: that of `check_features`, or torchmetrics is not installed.
 
     >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]))
     9.0

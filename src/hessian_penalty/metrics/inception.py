@@ -1,6 +1,7 @@
 """Features of Inception-v3, where the user has torch-fidelity: the Fréchet distance is then the FID."""
 
 import functools
+from pickle import UnpicklingError
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ class InceptionFeatures(nn.Module):
 
     Images are rounded to bytes, as the FID wants them, and grey ones repeated to three channels; torch-fidelity resizes
     them to 299 pixels as TensorFlow does. It downloads the weights (91 MB) when first used; here they are read as
-    tensors alone, so that the file can run no code, and its hash is checked.
+    tensors alone, so that the file can run no code, and the hash of a download is checked.
 
     Source: Heusel et al., NeurIPS 2017; Obukhov et al., torch-fidelity, versions 0.3 and 0.4.
 
@@ -41,10 +42,13 @@ class InceptionFeatures(nn.Module):
         try:
             with mock.patch.object(theirs, "load_state_dict_from_url", safe):
                 self.network: nn.Module = theirs.FeatureExtractorInceptionV3(self.name, ["2048"])
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, EOFError, TypeError, ValueError, UnpicklingError) as error:
+            told = isinstance(error, (OSError, RuntimeError))  # the others advise to unpickle it, or say nothing
+            reason = str(error).partition("\n")[0] if told else "the file holds something else"
             raise UserError(
-                f"Inception-v3's weights could not be loaded ({error}); connect to the network, or put the file of "
-                f"{theirs.URL_INCEPTION_V3} into {torch.hub.get_dir()}/checkpoints."
+                f"Inception-v3's weights could not be loaded ({reason}); connect to the network, or put the file of "
+                f"{theirs.URL_INCEPTION_V3} into {torch.hub.get_dir()}/checkpoints. If one is there, it is damaged: "
+                "delete it first."
             ) from None
         self.eval().requires_grad_(False)
 

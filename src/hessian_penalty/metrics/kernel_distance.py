@@ -29,9 +29,9 @@ def kernel_distance(
 ) -> KernelDistance:
     r"""Squared maximum mean discrepancy with the kernel :math:`(x^T y / F + 1)^3`, unbiased.
 
-    The mean over random subsets of both sets, each without replacement; for two samples of one distribution it lies
-    around 0 and may be negative. With the features of Inception-v3 it is the KID. The algebra is torchmetrics', in
-    float64.
+    The mean over random subsets of both sets, each without replacement (one subset where it is all of both, with a
+    deviation of 0); for two samples of one distribution it lies around 0 and may be negative. With the features of
+    Inception-v3 it is the KID. The algebra is torchmetrics', in float64.
 
     Source: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018.
 
@@ -41,7 +41,7 @@ def kernel_distance(
         seed: of the subsets.
 
     Raises:
-        UserError: fewer than two images, numbers of features that differ, or torchmetrics is not installed.
+        UserError: that of `check_features`, a number below its least, or torchmetrics is not installed.
     """
     check_features(generated, reference, "A kernel distance")
     check_number("subsets", subsets, 1)
@@ -51,9 +51,11 @@ def kernel_distance(
     except ImportError:
         raise UserError("The kernel distance needs torchmetrics: pip install 'hessian-penalty[features]'.") from None
     size = min(subset_size, len(generated), len(reference))
+    if size == len(generated) == len(reference):
+        subsets = 1
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # torchmetrics tells that it keeps the features, which are here already
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed an accelerator's too
         metric = KernelInceptionDistance(feature=AsTheyAre(generated.shape[1]), subsets=subsets, subset_size=size)
         metric.update(reference.double(), real=True)
         metric.update(generated.double(), real=False)

@@ -1,6 +1,6 @@
 """Features of the real images, read once and kept in the disk cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +13,13 @@ FEATURES_VERSION = 1  # raised when an extractor changes, so that kept features 
 
 
 def reference_features(
-    dataset: ImageDataset, extractor: nn.Module, *, resolution: int, count: int | None = None, batch_size: int = 128
+    dataset: ImageDataset,
+    extractor: nn.Module,
+    *,
+    resolution: int,
+    count: int | None = None,
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "images features"]:
     """Features of the first `count` images, float32 on the CPU.
 
@@ -24,6 +30,7 @@ def reference_features(
         resolution: to which the images are shrunk first, as the generators make them.
         count: images; None takes all, as does a number beyond them.
         batch_size: images a pass; bounds memory.
+        progress: told (images done, images in all) where they are not in the cache.
 
     Raises:
         UserError: the data set is empty or cannot be shrunk to `resolution`.
@@ -32,7 +39,10 @@ def reference_features(
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, used, batch_size):
-            yield dataset.batch(slice(start, min(start + batch_size, used)), resolution)
+            stop = min(start + batch_size, used)
+            yield dataset.batch(slice(start, stop), resolution)
+            if progress:
+                progress(stop, used)
 
     def make() -> dict[str, Tensor]:
         return {"features": image_features(extractor, batches())}

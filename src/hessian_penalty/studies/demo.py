@@ -146,7 +146,9 @@ class Demo:
             groups.append(group)
             summary[name] = {e.name: {key: e.measures[key] for key in SUMMARY_MEASURES} for e in group.entries}
         write_report(
-            self.out / "report.html", "What each latent learned: the Hessian Penalty in minutes", groups,
+            self.out / "report.html",
+            "What each latent learned: the Hessian Penalty in minutes",
+            groups,
             command=command,
         )
         self._draw_rotation(groups)

@@ -66,9 +66,9 @@ def describe(known: dict[str, Any]) -> str:
     machine = known["machine"]
     hours = sum(known["making_seconds"].values()) / 3600
     text = (
-        f"Mean ± standard deviation over {known['seeds']} seeds; every model saw {known['total_kimg']:g} kimg, the last "
-        f"{known['finetune_kimg']:g} of them after the common start where it is trained on. ↓ lower is better, ↑ higher; "
-        f"bold: best mean. Making the models took {hours:.1f} hours of a process on {machine['cores']} cores "
+        f"Mean ± standard deviation over {known['seeds']} seeds; every model saw {known['total_kimg']:g} kimg, the "
+        f"last {known['finetune_kimg']:g} of them after the common start where it is trained on. ↓ lower is better, "
+        f"↑ higher; bold: best mean. Making the models took {hours:.1f} hours of a process on {machine['cores']} cores "
         f"({machine['processor']}, PyTorch {machine['torch']})."
     )
     lines = [f" Diverged: {name} ({why})" for name, why in known["diverged"].items()]
