@@ -1,6 +1,7 @@
 """The run folder: what is written is whole, or it is not there."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -189,6 +190,16 @@ def test_from_record_undoes_json(tmp_path: Path) -> None:
     assert from_record(_Outer, read_json(tmp_path / "record.json"), "record.json") == outer
     assert from_record(_Inner, {"widths": [[1, 2], [3]]}, "record.json") == _Inner(((1, 2), (3,)))  # type: ignore[arg-type]
     assert from_record(_Outer, {"name": "b"}, "record.json") == _Outer("b")  # defaults stay where they are written
+
+
+@dataclasses.dataclass(frozen=True)
+class _Perhaps:
+    inner: _Inner | None = None
+
+
+@pytest.mark.parametrize("outer", [_Perhaps(), _Perhaps(_Inner((2,)))])
+def test_a_part_that_may_be_missing_comes_back_as_it_was(outer: _Perhaps) -> None:
+    assert from_record(_Perhaps, json.loads(json.dumps(dataclasses.asdict(outer))), "record.json") == outer
 
 
 @pytest.mark.parametrize(

@@ -282,9 +282,9 @@ def from_record(kind: type[T], record: Any, where: str) -> T:
         raise UserError(f"{where} has unknown fields {', '.join(unknown)}; known ones: {', '.join(types)}.")
     values = {}
     for name, value in record.items():
-        inner = [part for part in get_args(types[name]) or (types[name],) if dataclasses.is_dataclass(part)]
-        if inner and value is not None:  # a dataclass, or one that may be missing
-            value = from_record(inner[0], value, f"{where}.{name}")
+        for part in get_args(types[name]) or (types[name],):  # a dataclass, or one that may be missing
+            if isinstance(part, type) and dataclasses.is_dataclass(part) and value is not None:
+                value = from_record(part, value, f"{where}.{name}")
         values[name] = _as_tuples(value)
     try:
         return kind(**values)

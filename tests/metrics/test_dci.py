@@ -95,7 +95,7 @@ def test_shuffled_factors_are_not_predicted():
 
 
 def test_random_rotations_score_as_random_shares_do():
-    """Squared entries of a random rotation are nearly Dirichlet(1/2) shares, of mean entropy psi(m/2 + 1) - psi(3/2)."""
+    """Squared entries of a random rotation are nearly Dirichlet(1/2) shares, mean entropy psi(m/2 + 1) - psi(3/2)."""
     z = np.random.default_rng(0).standard_normal((2000, 12))
     factors = [Factor(name, "continuous", z[:, column]) for column, name in enumerate("abc")]
     found = [dci(factor_importances(z @ ortho_group.rvs(12, random_state=s), factors), factors)[:2] for s in range(5)]

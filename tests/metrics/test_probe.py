@@ -83,10 +83,10 @@ def test_each_image_counts_alone(probe, drawn):
 
 
 def test_shuffled_labels_score_nothing(folder):
-    """Of 80 held-out images an R² or an accuracy strays by a tenth or two; a leak of training data shows as 1."""
-    scores = trained_probe(draw(folder / "shuffled", 400, shuffled=True), 16).scores
+    """What was learned by heart has an R² below 0 on other images; an accuracy of 50 images strays by 0.07."""
+    scores = trained_probe(draw(folder / "shuffled", 250, shuffled=True), 16).scores
     assert all(scores[name] < 0.15 for name in ("x", "y", "hue"))
-    assert 0.25 < scores["shape"] < 0.75
+    assert 0.2 < scores["shape"] < 0.8
 
 
 def test_kept_in_the_cache(probe, drawn, monkeypatch):

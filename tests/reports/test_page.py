@@ -14,6 +14,7 @@ from PIL import Image
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup
+from hessian_penalty.reports.markup import tag
 from hessian_penalty.reports.page import report_html, write_report
 
 Measures = Callable[..., dict[str, Any]]
@@ -153,6 +154,46 @@ def test_missing_measures_are_dashes_with_a_reason(reference: ModelEntry, measur
     assert not alone.all("video")
     assert "None" not in alone.text
     assert not re.search(r"\bnan\b", alone.text)
+
+
+AUDIT = {
+    "factors": ("x", "hue"),
+    "probe_scores": (0.99, 0.97),
+    "mutual_information": ((0.75, 0.0), (0.0, 0.5), (0.0, 0.0)),
+    "latent_names": ("x", "hue", ""),
+    "mig": 0.4,
+    "sap": 0.3,
+}
+
+
+def test_optional_measures_come_only_where_a_model_has_them(reference: ModelEntry, measures: Measures) -> None:
+    plain = re.sub(r"\s+", " ", page_of(reference).text)
+    assert not any(words in plain for words in ("Mutual information gap", "Path length", "Kernel distance"))
+    record = measures(audit=AUDIT, path_length=90.0, perceptual_distance="lpips-vgg16")
+    audited = dataclasses.replace(reference, name="audited", measures=record)
+    better = dataclasses.replace(reference, name="better", measures=measures(audit=AUDIT | {"mig": 0.6}))
+    words = re.sub(r"\s+", " ", page_of(audited, better).text)
+    assert "Mutual information gap ↑" in words
+    assert "0.400" in words and "0.600 +50% better" in words
+    assert "0.300 ±0%" in words
+    assert "lpips-vgg16" in words
+    assert "Completeness" not in words
+
+
+def test_factors_are_mapped_where_a_model_was_audited(reference: ModelEntry, measures: Measures) -> None:
+    assert "Factors" not in page_of(reference).text
+    audited = dataclasses.replace(reference, name="audited", measures=measures(audit=AUDIT))
+    page = page_of(audited, reference)
+    assert "x 0.99, hue 0.97" in page.text
+    assert "not audited" in page.text
+    (picture,) = (image for image in page.all("img") if "factors of audited" in str(image["alt"]))
+    svg = content(picture["src"]).decode()
+    assert "z0 = x" in svg and "z1 = hue" in svg and "0.75" in svg
+
+
+def test_a_summary_comes_before_the_groups(reference: ModelEntry) -> None:
+    text = page_of(reference, summary=tag("section", "Over all seeds")).text
+    assert text.index("Over all seeds") < text.index("No penalty.")
 
 
 def test_a_reference_of_zero_gives_no_percentage(reference: ModelEntry, better: ModelEntry, measures: Measures) -> None:

@@ -37,8 +37,8 @@ class Measures:
         diagonal_ratio: mean entry on the diagonal over mean entry off it.
         hessian: mean |H_ij|, n×n.
         frechet: distance to the data.
-        kernel: kernel distance to the data (KID), times 1000.
-        kernel_deviation: its standard deviation over subsets, times 1000.
+        kernel: kernel distance to the data (KID with Inception-v3).
+        kernel_deviation: its standard deviation over subsets.
         extractor: whose features the distances use.
         path_length: perceptual path length in z.
         perceptual_distance: of the path length.
@@ -101,7 +101,7 @@ def _rng(protocol: MeasureProtocol, stream: int) -> torch.Generator:
 
 
 def _activeness(G: Generator, tools: Instruments) -> dict[str, Any]:
-    sizes = {"samples": tools.protocol.activeness_samples, "batch_size": tools.protocol.batch_size}
+    sizes: Any = {"samples": tools.protocol.activeness_samples, "batch_size": tools.protocol.batch_size}
     active = activeness(G, **sizes, rng=_rng(tools.protocol, 0))
     published = activeness_published(G, **sizes, rng=_rng(tools.protocol, 1))
     return {
@@ -132,8 +132,8 @@ def _distances(G: Generator, tools: Instruments) -> dict[str, Any]:
     kernel = kernel_distance(features, tools.reference, seed=protocol.seed)
     return {
         "frechet": frechet_distance(features, tools.reference),
-        "kernel": 1000 * kernel.mean,
-        "kernel_deviation": 1000 * kernel.std,
+        "kernel": kernel.mean,
+        "kernel_deviation": kernel.std,
         "extractor": protocol.extractor,
     }
 
@@ -142,7 +142,7 @@ def _path_length(G: Generator, tools: Instruments) -> dict[str, Any]:
     if tools.distance is None:
         return {}
     protocol = tools.protocol
-    sizes = {"pairs": protocol.path_length_pairs, "batch_size": protocol.batch_size}
+    sizes: Any = {"pairs": protocol.path_length_pairs, "batch_size": protocol.batch_size}
     found = path_length(G, tools.distance, **sizes, rng=_rng(protocol, 4))
     return {"path_length": found.mean, "perceptual_distance": protocol.perceptual_distance}
 

@@ -120,8 +120,8 @@ class FactorProbe:
         self._network = ResidualNetwork(channels, resolution, sum(self._widths), self._rng).eval()
 
     @torch.no_grad()
-    def __call__(self, batches: Iterable[Float[Tensor, "batch channels height width"]]) -> list[Factor]:
-        """Predict the factors of images in [-1, 1], in the units and categories of the data.
+    def __call__(self, batches: Iterable[Tensor]) -> list[Factor]:
+        """Predict the factors of batches of images in [-1, 1], in the units and categories of the data.
 
         Raises:
             UserError: there is no image, or one of another shape than those of the training.

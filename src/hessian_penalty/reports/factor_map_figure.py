@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.reports.figure_style import PAGE, Theme, new_figure, style_axes
+from hessian_penalty.reports.figure_style import PAGE, Theme, frame_axes, new_figure, style_axes
 
 MOST_ROWS = 24  # latents shown; beyond, those that carry least are counted in a line
 _BRIGHT = 0.55  # values above have bright cells, on which dark figures stand out
@@ -63,11 +63,10 @@ def factor_map_figure(
     axes.set_xticks(range(columns), factors, rotation=30 if long else 0, ha="left" if long else "center")
     axes.xaxis.tick_top()
     hidden = latents - len(order)
-    axes.set_xlabel(
-        "mutual information / entropy of the factor"
-        + (f" ({hidden} latents that carry less not shown)" if hidden else "")
-    )
+    below = f"\n{hidden} latents that carry less not shown" if hidden else ""
+    axes.set_xlabel("mutual information / entropy of the factor" + below)
     style_axes(axes, spines=(), theme=theme)
+    frame_axes(axes, theme)
     axes.tick_params(length=0)
     bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
     style_axes(bar.ax, spines=(), theme=theme)

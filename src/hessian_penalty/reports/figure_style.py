@@ -95,11 +95,22 @@ def style_axes(
         axes.set_axisbelow(True)
 
 
+def frame_axes(axes: Axes, theme: Theme) -> None:
+    """A fine line around a map, whose dark end would melt into a dark ground."""
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(theme.ink)
+        spine.set_linewidth(0.5)
+
+
 def figure_png(figure: Figure, dots_per_inch: float = 192, *, theme: Theme = PAGE) -> bytes:
     """The figure as PNG on the theme's ground; on a transparent one where the theme has none."""
     buffer = io.BytesIO()
-    ground = theme.ground or "none"
-    figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor=ground, transparent=theme.ground is None)
+    if theme.ground is None:
+        figure.savefig(buffer, format="png", dpi=dots_per_inch, transparent=True)
+    else:
+        figure.patch.set_alpha(1)
+        figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor=theme.ground)
     return buffer.getvalue()
 
 

@@ -57,7 +57,7 @@ class GridPainter:
         gap: pixels between tiles.
         row_labels, column_labels: one each row, one each column, or None.
         rows_a_label: so many rows share a label, at their middle, and stand apart from the others.
-        background: RGB of the ground, or None; row labels then keep clear of its edge too.
+        background: RGB of the ground, on which labels keep clear of the edge, or None.
         ink: RGB of the labels.
         letters: height of the labels' letters in pixels; None takes a quarter of a tile, from 12 to 22.
         even: pad to even width and height, as video codecs want it.
@@ -95,6 +95,7 @@ class GridPainter:
         self.left = max((box[0] for box in row_boxes), default=-_LABEL_MARGIN) + _LABEL_MARGIN
         self.left += _LABEL_MARGIN if row_boxes and background is not None else 0
         self.top = max((box[1] for box in column_boxes), default=-_LABEL_MARGIN) + _LABEL_MARGIN
+        self.top += _LABEL_MARGIN if column_boxes and background is not None else 0
         total_width = self.left + columns * (self.tile_width + gap) - gap
         total_height = self.tile_corner(rows - 1, 0)[1] + self.tile_height
         if even:

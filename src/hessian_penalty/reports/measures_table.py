@@ -118,8 +118,8 @@ ROWS = (
     ),
     MeasureRow(
         "kernel",
-        "Kernel distance × 1000",
-        "the same question without a Gaussian fit (KID); unbiased, so it may fall below 0",
+        "Kernel distance",
+        "the same question without a Gaussian fit, and unbiased, so that it may fall below 0",
         "lower",
         _three_digits,
         optional=True,

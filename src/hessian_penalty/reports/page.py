@@ -124,6 +124,7 @@ def _group(group: ModelGroup, index: int) -> Html:
         sections.video_section(group),
         sections.rows_note(group),
         sections.activeness_section(group),
+        sections.factor_section(group),
         sections.hessian_section(group),
         sections.training_section(group),
         settings_details(group),

@@ -21,6 +21,7 @@ MOST_SAMPLES = 4  # more would be too small to see
 _WIDTH, _TILE, _GAP, _MARGIN, _MODEL, _BLOCK_GAP, _BOTTOM = 4.6, 0.94, 0.04, 0.06, 0.24, 0.1, 0.12
 _HEAT = ListedColormap(colormaps["inferno"](np.linspace(0.25, 1, 256)), "heat")  # its weak end is no black
 _GAMMA = 0.5  # squares spread over decades
+_TOP = 0.998  # quantile of the pixels shown at which the scale ends: single pixels lie far above
 _DIMMED = 0.75  # brightness of the grey picture under the heat
 
 
@@ -34,8 +35,8 @@ class PenaltyMap(NamedTuple):
 def penalty_map_figure(models: Mapping[str, PenaltyMap], *, theme: Theme = PAGE) -> Figure:
     """For each model a row of its first pictures, and below each the same in grey under the penalty of its pixels.
 
-    One colour scale for all models, by square root: a pixel of a quarter of the largest penalty is half way up. The
-    weaker the penalty, the more of the picture shows through.
+    One colour scale for all models, by square root: a quarter of its top is half way up. The weaker the penalty, the
+    more of the picture shows through. Two pixels in a thousand may lie above the top.
 
     Args:
         models: name → samples and penalties; the first four samples are shown.
@@ -53,7 +54,8 @@ def penalty_map_figure(models: Mapping[str, PenaltyMap], *, theme: Theme = PAGE)
                 f"{(len(images), *images.shape[2:])}, got shape {tuple(penalties.shape)}."
             )
     shown = {name: [part[:MOST_SAMPLES] for part in found] for name, found in models.items()}
-    norm = PowerNorm(_GAMMA, 0, max(float(penalties.max()) for _, penalties in shown.values()) or 1.0)
+    pixels = np.concatenate([penalties.numpy().ravel() for _, penalties in shown.values()])
+    norm = PowerNorm(_GAMMA, 0, float(np.quantile(pixels, _TOP)) or float(pixels.max()) or 1.0, clip=True)
     block = _MODEL + 2 * _TILE + _GAP + _BLOCK_GAP
     height = len(models) * block + _BOTTOM
     figure = new_figure(_WIDTH, height, layout=None)
@@ -70,7 +72,8 @@ def penalty_map_figure(models: Mapping[str, PenaltyMap], *, theme: Theme = PAGE)
     columns = max(len(images) for images, _ in shown.values())
     bar_left = (_MARGIN + columns * (_TILE + _GAP) + 0.06) / _WIDTH
     bar_axes = figure.add_axes((bar_left, 1 - (block - _BLOCK_GAP) / height, 0.1 / _WIDTH, 2 * _TILE / height))
-    figure.colorbar(ScalarMappable(norm, _HEAT), cax=bar_axes)
+    figure.colorbar(ScalarMappable(norm, _HEAT), cax=bar_axes, extend="max", extendfrac=0.04)
+    figure.text(bar_left, 1 - 0.05 / height, "penalty", fontsize=8, color=theme.ink, va="top")
     style_axes(bar_axes, spines=(), theme=theme)
     bar_axes.tick_params(labelsize=8, colors=theme.ink)
     return figure
@@ -79,7 +82,7 @@ def penalty_map_figure(models: Mapping[str, PenaltyMap], *, theme: Theme = PAGE)
 def heated(
     picture: NDArray[np.uint8], heat: Float[NDArray[Any], "height width"]
 ) -> Float[NDArray[Any], "height width 3"]:
-    """A picture in grey, with heat in [0, 1] over it: as opaque as it is strong."""
+    """A picture in grey, with heat in [0, 1] over it: the stronger the more opaque."""
     grey = _DIMMED * picture.mean(axis=-1, keepdims=True) / 255
-    strength = np.asarray(heat)[..., None]
+    strength = np.sqrt(heat)[..., None]
     return np.asarray((1 - strength) * grey + strength * _HEAT(heat)[..., :3])

@@ -6,15 +6,16 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.metrics.interactions import PixelHessian, PixelHessians
-from hessian_penalty.reports.figure_style import PAGE, Theme, new_figure, style_axes
+from hessian_penalty.reports.figure_style import PAGE, Theme, frame_axes, new_figure, style_axes
 from hessian_penalty.reports.grids import images_uint8
 
 _KINDS = {"largest": "largest penalty", "random": "random element"}
 # Inches: a model a row, in it two pairs of picture and matrix.
-_WIDTH, _PICTURE, _MATRIX, _NAMES, _MARGIN = 4.6, 0.7, 1.1, 0.37, 0.06
+_WIDTH, _PICTURE, _MATRIX, _NAMES, _MARGIN = 4.6, 0.62, 1.1, 0.35, 0.06
 _HEADING, _MODEL, _TICKS, _BAR = 0.28, 0.24, 0.24, 0.62
 _MOST_TICKS = 5
 _DOT = "#ff3b5c"
@@ -58,9 +59,9 @@ def pixel_hessian_figure(
             order = list((orders or {}).get(name, range(len(element.hessian))))
             _draw_matrix(place(matrix_left, top + _MODEL, _MATRIX, _MATRIX), element, order, norm, theme)
         bar_axes = place(matrix_left, height - _BAR + 0.04, _MATRIX, 0.1)
-        bar = figure.colorbar(ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal")
-        bar.locator = bar_axes.xaxis.get_major_locator()
-        bar_axes.locator_params(axis="x", nbins=3)
+        bar = figure.colorbar(
+            ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal", ticks=MaxNLocator(3)
+        )
         bar.set_label("|∂²G / ∂zᵢ ∂zⱼ|", labelpad=2)
         style_axes(bar_axes, spines=(), theme=theme)
         bar_axes.tick_params(labelsize=8, colors=theme.ink)
@@ -82,4 +83,5 @@ def _draw_matrix(axes: Axes, element: PixelHessian, order: Sequence[int], norm: 
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
     style_axes(axes, spines=(), theme=theme)
+    frame_axes(axes, theme)
     axes.tick_params(length=0, labelsize=8, pad=2)

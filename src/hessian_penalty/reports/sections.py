@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from hessian_penalty.reports.activeness_figure import activeness_comparison_figure, activeness_figure
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup
+from hessian_penalty.reports.factor_map_figure import factor_map_figure
 from hessian_penalty.reports.figure_style import figure_svg, model_color
 from hessian_penalty.reports.hessian_figure import hessian_figure
 from hessian_penalty.reports.markup import Html, join, looping_video, png_image, svg_image, tag
@@ -127,6 +130,37 @@ def hessian_section(group: ModelGroup) -> Html:
         "traversals."
     )
     return _side_by_side("Hessian", reading, group, heat_map)
+
+
+def factor_section(group: ModelGroup) -> Html:
+    """Which latent carries which factor; nothing where no model was audited."""
+    if all(entry.measures.get("audit") is None for entry in group.entries):
+        return join()
+
+    def factor_map(entry: ModelEntry, _: str) -> Html:
+        audit = entry.measures.get("audit")
+        if audit is None:
+            return _absent(entry.missing.get("audit", "not audited"))
+        figure = factor_map_figure(
+            np.asarray(audit["mutual_information"]),
+            audit["factors"],
+            audit["latent_names"],
+            order=by_activeness(entry.activeness) if entry.activeness is not None else None,
+        )
+        return svg_image(figure_svg(figure), f"Map of latents and factors of {entry.name}")
+
+    scores = next(
+        dict(zip(audit["factors"], audit["probe_scores"], strict=True))
+        for entry in group.entries
+        if (audit := entry.measures.get("audit")) is not None
+    )
+    probe = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+    reading = (
+        "How much a latent tells of each factor of the data, 0 to 1, as a probe sees the factors in generated "
+        "pictures; latents in the order of the traversals, and named after what they carry. Disentangled: one bright "
+        "cell a row and one a column. The probe itself scores, on real pictures that it has not seen: " + probe + "."
+    )
+    return _side_by_side("Factors", reading, group, factor_map)
 
 
 def training_section(group: ModelGroup) -> Html:

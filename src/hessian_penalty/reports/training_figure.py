@@ -19,6 +19,7 @@ PANELS = {
     "images_per_second": "Images per second",
 }
 _LOGARITHMIC = ("penalty",)
+_LEGEND_LINE = 0.18  # inches
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -52,7 +53,7 @@ def training_figure(
     if key not in recorded_panels(runs):
         raise UserError(f"None of the runs {', '.join(runs)} recorded {key!r}.")
     colors = colors or {name: model_color(index) for index, name in enumerate(runs)}
-    figure = new_figure(4.2, 2.1)
+    figure = new_figure(4.2, 2.1 + (_LEGEND_LINE * len(runs) if legend else 0))
     axes = figure.add_subplot()
     smallest = float("inf")
     for name, records in runs.items():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.generators.loading import load_generator
+from hessian_penalty.generators.loading import generator_config, load_generator
 from hessian_penalty.metrics.measures import PARTS, Measures
 from hessian_penalty.reports.entry import ModelEntry, ModelGroup, model_entry
 from hessian_penalty.reports.page import write_report
@@ -71,7 +71,7 @@ def check_runs(runs: Sequence[RunFolder]) -> None:
         raise UserError("Name at least one run.")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UserError("A run is named twice; name each once.")
-    resolutions = {load_generator(run).resolution for run in runs}
+    resolutions = {generator_config(run).resolution for run in runs}
     if len(resolutions) > 1:
         raise UserError(f"The runs have images of {sorted(resolutions)} pixels; take equal ones together.")
 
