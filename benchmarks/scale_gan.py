@@ -17,9 +17,9 @@ import torch
 
 from hessian_penalty import hessian_penalty
 from hessian_penalty.errors import UserError
-from hessian_penalty.metrics.features import EfficientNetFeatures
-from hessian_penalty.metrics.frechet import FrechetDistance
-from hessian_penalty.metrics.measures import MeasureProtocol, measure
+from hessian_penalty.metrics.instruments import Instruments
+from hessian_penalty.metrics.measures import measure
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.penalty.adaptive import gradient_norm
 from hessian_penalty.runs import RunFolder, from_record, write_json
 from hessian_penalty.studies.demo_assets import unpack_data, unpack_run
@@ -33,7 +33,10 @@ RESULTS = Path(__file__).parent / "results" / "scale_gan.json"
 NORMS = ("blocks.*.norm?",)
 FRACTION = 0.02  # of the main gradient's norm
 PENALTY = PenaltyConfig(layers=NORMS, reduction="mean", ramp_kimg=2.0)
-PROTOCOL = MeasureProtocol(activeness_samples=100, hessian_samples=32, frechet_images=2000)
+PROTOCOL = MeasureProtocol(
+    activeness_samples=100, hessian_samples=32, frechet_images=2000, reference_images=2000, path_length_pairs=0,
+    predictability_pairs=0, audit_images=0,
+)  # fmt: skip
 SETTINGS = [{"epsilon": 0.1}, {"epsilon": 0.1, "activations": 10.0}, {"epsilon": 0.05}, {"epsilon": 0.2}]
 # An arm works if its share is below that of the start trained on without the penalty, at about its quality, and its
 # latents still move the images.
@@ -99,8 +102,7 @@ class GanStudy:
         config = from_record(TrainingConfig, record, str(self.run.config_path))
         self.config = replace(config, total_kimg=kimg, log_kimg=kimg, seed=seed + 1)
         self.protocol = replace(PROTOCOL, seed=seed)
-        reference = (self.data.batch(slice(s, s + 125), 32) for s in range(0, self.protocol.frechet_images, 125))
-        self.distance = FrechetDistance(EfficientNetFeatures(), reference)
+        self.tools = Instruments(self.protocol, self.data)
 
     def trainer(self, penalty, activations=1.0):
         trainer = Trainer(replace(self.config, penalty=penalty), self.data, accelerator="cpu")
@@ -129,7 +131,7 @@ class GanStudy:
         return found | self.measures(trainer)
 
     def measures(self, trainer):
-        found = measure(trainer.state.ema, self.protocol, self.distance)
+        found = measure(trainer.state.ema, self.tools)
         rng = torch.Generator().manual_seed(self.protocol.seed)
         z = trainer.state.ema.sample_latents(128, rng)
         with torch.no_grad():

@@ -38,6 +38,15 @@ class Cubic(Quadratic):
         return super().__call__(z) * z[:, :1, None, None]
 
 
+class Square(Quadratic):
+    """One latent, squared."""
+
+    latent_dim = 1
+
+    def __call__(self, z):
+        return z[:, :, None, None] ** 2
+
+
 def off_diagonal_squares(matrices):
     return matrices.square().sum(dim=(-2, -1)) - matrices.diagonal(dim1=-2, dim2=-1).square().sum(dim=-1)
 
@@ -63,7 +72,7 @@ def test_one_pass_gives_the_diagonality_too(batch_size):
 
 
 def test_a_single_latent_has_no_diagonality():
-    found = hessian_statistics(lambda z: z[:, :, None, None] ** 2, torch.ones(2, 1, dtype=torch.float64))
+    found = hessian_statistics(Square(), torch.ones(2, 1, dtype=torch.float64))
     assert found.diagonality is None
     assert found.energy.item() == pytest.approx(4)
 
@@ -120,4 +129,4 @@ def test_known_penalties_are_taken_as_they_are():
 
 def test_a_single_latent_is_refused():
     with pytest.raises(UserError, match="A generator of one latent has no penalty"):
-        penalty_map(lambda z: z[:, :, None, None], torch.ones(2, 1))
+        penalty_map(Square(), torch.ones(2, 1))

@@ -13,7 +13,7 @@ from hessian_penalty.reports.grids import png_bytes
 from hessian_penalty.reports.markup import Html, join, tag
 from hessian_penalty.runs import atomic_path
 
-DOTS_PER_INCH = 300  # of PNG files, as printers want it
+DOTS_PER_INCH = 300.0  # of PNG files, as printers want it
 THEMES = (LIGHT, DARK)
 
 
