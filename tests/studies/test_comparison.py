@@ -44,6 +44,10 @@ def test_descriptions_follow_the_configuration(copied_run):
     assert describe(tuned) == "Trained with the Hessian Penalty at 10% of the main gradient, starting from rotated."
     fixed = copied_run("c", penalty={"weight": 0.25}, provenance={"rotated": {"method": "hessian"}})
     assert "weight 0.25, then rotated onto the directions found in it" in describe(fixed)
+    orojar = copied_run("d", penalty={"adaptive": 0.02, "form": "orojar"})
+    assert describe(orojar) == "Trained with Orthogonal Jacobian Regularization at 2% of the main gradient."
+    infogan = copied_run("e", infogan={"weight": 1.0, "latents": 4})
+    assert describe(infogan) == "Trained as an InfoGAN that infers 4 latents."
 
 
 def test_kimg_counts_what_came_before_a_fine_tuning(copied_run):

@@ -121,8 +121,8 @@ def train_network(
         value = loss(rows)
         if not bool(torch.isfinite(value)):
             raise UserError(
-                f"The loss is {float(value.detach()):g} at step {step + 1} of training a network; check the images, which "
-                "must be finite numbers."
+                f"The loss is {float(value.detach()):g} at step {step + 1} of training a network; check the images, "
+                "which must be finite numbers."
             )
         optimizer.zero_grad()
         value.backward()

@@ -13,15 +13,20 @@ from hessian_penalty.studies.evaluation import Evaluator
 
 Progress = Callable[[int, int, str], None]  # (measures done, measures in all, the next one)
 
+_FORMS = {"orojar": "Orthogonal Jacobian Regularization"}
+
 
 def describe(run: RunFolder) -> str:
     """One sentence on how the run was made, from its config.json."""
     penalty, provenance = run.config().get("penalty", {}), run.provenance()
     parts = []
+    regulariser = _FORMS.get(penalty.get("form", "hessian"), "the Hessian Penalty")
     if penalty.get("adaptive"):
-        parts.append(f"trained with the Hessian Penalty at {penalty['adaptive']:.0%} of the main gradient")
+        parts.append(f"trained with {regulariser} at {penalty['adaptive']:.0%} of the main gradient")
     elif penalty.get("weight"):
-        parts.append(f"trained with the Hessian Penalty, weight {penalty['weight']:g}")
+        parts.append(f"trained with {regulariser}, weight {penalty['weight']:g}")
+    elif (run.config().get("infogan") or {}).get("weight"):
+        parts.append(f"trained as an InfoGAN that infers {run.config()['infogan']['latents']} latents")
     else:
         parts.append("trained without the penalty")
     if provenance.get("finetuned_from"):
