@@ -33,8 +33,9 @@ SHORT = {
     "prune": "--below 0.999",
     "traverse": "--frames 4 --columns 2",
     "evaluate": MEASURES,
+    "figures": "--samples 2 --frames 2",
     "report": MEASURES,
-    "study": f"--seeds 1 --arms vanilla rotated --total-kimg 0.064 --workers 1 {MEASURES}",
+    "study": f"--seeds 1 --arms vanilla --total-kimg 0.064 --workers 1 {MEASURES}",
 }
 
 

@@ -3,11 +3,16 @@ import shutil
 import pytest
 
 from hessian_penalty.cli.main import main
+from hessian_penalty.reports.figure_files import FigureFiles
 from hessian_penalty.runs import RunFolder
+from hessian_penalty.studies import figures
 
 
 def test_figures_of_two_runs_side_by_side(small_run, tmp_path, monkeypatch, capsys):
+    """Pictures and videos alone are drawn; all figures are in the tests of the study."""
     monkeypatch.chdir(tmp_path)
+    files = ("-light.png", "-dark.png")
+    monkeypatch.setattr(figures, "write_figure", lambda make, folder, name: FigureFiles(folder / name, files))
     (tmp_path / "other").mkdir()
     shutil.copytree(small_run.path, tmp_path / "other" / "vanilla")
     runs = [str(small_run.path), "other/vanilla"]

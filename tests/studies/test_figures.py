@@ -6,7 +6,9 @@ from PIL import Image
 
 from hessian_penalty.data.image_dataset import sha256
 from hessian_penalty.errors import UserError
-from hessian_penalty.runs import RunFolder, read_json, write_json
+from hessian_penalty.reports.figure_files import FigureFiles
+from hessian_penalty.reports.figure_style import PAGE
+from hessian_penalty.runs import RunFolder, write_json
 from hessian_penalty.studies import figures
 from hessian_penalty.studies.evaluation import MEASURES_VERSION
 from hessian_penalty.studies.figures import FigureSettings, write_figures
@@ -56,6 +58,19 @@ def measured(monkeypatch):
     return parts
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are not drawn, for tests of what comes before: name → how they would be."""
+    asked = {}
+
+    def write_figure(make, folder, name):
+        asked[(folder / name).relative_to(folder.parent).as_posix()] = make
+        return FigureFiles(folder / name, ("-light.png", "-dark.png"))
+
+    monkeypatch.setattr(figures, "write_figure", write_figure)
+    return asked
+
+
 def names(out):
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
@@ -94,18 +109,24 @@ def test_all_figures_of_two_runs(small_run, copied_run, tmp_path, measured):
     assert told[0][2] == "vanilla: measuring"
 
 
-def test_kept_measures_of_one_protocol_are_taken(copied_run, tmp_path, measured, monkeypatch):
-    shown = {}
-    monkeypatch.setattr(figures, "activeness_comparison_figure", lambda models, **_: shown.update(models) or 1 / 0)
-    a, b = copied_run("a"), copied_run("b")
-    with pytest.raises(ZeroDivisionError):
-        write_figures([a, b], tmp_path / "figures", QUICK)
+def test_kept_measures_of_one_protocol_are_taken(copied_run, tmp_path, measured, undrawn):
+    found = write_figures([copied_run("a"), copied_run("b")], tmp_path / "figures", QUICK)
     assert measured == []
-    assert shown == {"a": VALUES["activeness"], "b": VALUES["activeness"]}
+    bars = undrawn["figures/activeness"](PAGE).axes[0].patches
+    assert [bar.get_height() for bar in bars] == 2 * sorted(VALUES["activeness"], reverse=True)
+    assert found.notes == ("Activeness: as in measures.json.", "Mean Hessians: as in measures.json.")
+
+
+def test_kept_measures_of_two_protocols_are_not(copied_run, tmp_path, measured, undrawn, monkeypatch):
+    a = copied_run("a")
+    monkeypatch.setitem(KEPT, "Hessians", {"hessian_samples": 8})
+    found = write_figures([a, copied_run("b")], tmp_path / "figures", QUICK)
+    assert [part for part, _ in measured] == ["Hessians"] * 2
+    assert found.notes == ("Activeness: as in measures.json.",)
 
 
 @pytest.mark.parametrize("changes", [{"weights_sha256": "x"}, {"version": -1}, {"without": ("activeness", "Hessians")}])
-def test_measures_of_other_weights_or_versions_are_not(copied_run, tmp_path, measured, changes):
+def test_measures_of_other_weights_or_versions_are_not(copied_run, tmp_path, measured, undrawn, changes):
     found = write_figures([copied_run("a", **changes)], tmp_path / "figures", QUICK)
     assert [part for part, _ in measured] == ["activeness", "Hessians"]
     assert ("no factor map" in "".join(found.notes)) == ("without" not in changes)
@@ -119,37 +140,40 @@ def test_kept_measures_of_one_run(copied_run, tmp_path, measured):
     rows = (out / "a/factors-light.svg").read_text()
     assert rows.index("z1 = x") < rows.index(">z3<") < rows.index(">z0<"), "by activeness"
     assert not (out / "activeness-light.png").exists(), "one model has no comparison"
-    damaged = RunFolder.open(shutil.copytree(run.path, tmp_path / "damaged"))
+
+
+def test_damaged_measures_are_taken_anew(copied_run, tmp_path, measured, undrawn):
+    damaged = copied_run("damaged")
     (damaged.path / "measures.json").write_text('{"of": 3}')
-    write_figures([damaged], out, QUICK)
+    write_figures([damaged], tmp_path / "figures", QUICK)
     assert len(measured) == 2
 
 
-def test_pictures_are_those_of_the_seed_on_the_ground_of_the_theme(small_run, tmp_path):
-    sheets = []
+def test_pictures_are_those_of_the_seed_on_the_ground_of_the_theme(copied_run, tmp_path, undrawn):
+    run, sheets = copied_run("a"), []
     for number, seed in enumerate((0, 0, 1)):
         out = tmp_path / str(number)
-        write_figures([small_run], out, FigureSettings(seed=seed, samples=2, frames=0))
-        sheets.append(np.asarray(Image.open(out / "vanilla/samples-dark.png").convert("RGB")))
+        write_figures([run], out, FigureSettings(seed=seed, samples=2, frames=0))
+        sheets.append(np.asarray(Image.open(out / "a/samples-dark.png").convert("RGB")))
     assert (sheets[0] == sheets[1]).all() and (sheets[0] != sheets[2]).any()
     assert sheets[0].shape == (4 * 132 - 4, 8 * 132 - 4, 3)
     assert (sheets[0][:, 128:132] == (13, 17, 23)).all()
 
 
-def test_the_video_and_a_run_without_curves(small_run, tmp_path):
-    run = RunFolder.open(shutil.copytree(small_run.path, tmp_path / "a"))
+def test_the_video_and_a_run_without_curves(copied_run, tmp_path, undrawn):
+    run = copied_run("a")
     run.metrics_path.unlink()
     found = write_figures([run], tmp_path / "figures", FigureSettings(samples=2, frames=2))
     assert (tmp_path / "figures/a/traversal.mp4").stat().st_size > 1000
     assert "a: no training curves; it has no metrics.jsonl." in found.notes
-    assert not list((tmp_path / "figures").glob("training-*"))
+    assert not [name for name in undrawn if "training" in name]
 
 
-def test_a_single_latent_has_no_penalty(small_run, tmp_path):
+def test_a_single_latent_has_no_penalty(small_run, tmp_path, undrawn):
     prune_run(small_run, tmp_path / "one", below=0.999999)
     found = write_figures([RunFolder.open(tmp_path / "one")], tmp_path / "figures", QUICK)
     assert "one: no penalty of pixels; a single latent has none whose effect it could alter." in found.notes
-    assert not list((tmp_path / "figures").glob("pixel-*"))
+    assert not {"figures/pixel-hessians", "figures/penalty-maps"} & set(undrawn)
 
 
 def test_errors(small_run, tmp_path):
@@ -171,5 +195,5 @@ def test_errors(small_run, tmp_path):
     ("field", "value", "low"), [("seed", -1, "0"), ("samples", 1, "2"), ("batch_size", 1, "2"), ("frames", 1, "2")]
 )
 def test_settings_in_range(field, value, low):
-    with pytest.raises(UserError, match=rf"{field} must be a finite number (at least|in \[){low}.* got {value}"):
+    with pytest.raises(UserError, match=rf"{field} must be a finite number (at least |in .){low}.*, got {value}"):
         FigureSettings(**{field: value})

@@ -21,13 +21,14 @@ from hessian_penalty.studies.study_report import write_results
 from hessian_penalty.studies.study_table import StudyTable
 from hessian_penalty.training.presets import PRESETS
 
+
 @dataclass
 class Command:
     """Train every method over several seeds on one data set, measure all, and write the table with mean and spread.
 
     `hessian-penalty study clevr-simple-tiny --seeds 3` trains a vanilla ProGAN, InfoGAN, OroJaR and the Hessian Penalty
     from scratch and by fine-tuning, rotates the vanilla one onto its directions, and fine-tunes a rotated one. All see
-    equally many images. It takes about two hours on two cores. Interrupt it whenever you like: the same command goes
+    equally many images. It takes two to three hours on two cores. Interrupt it whenever you like: the same command goes
     on where it stopped, and one with more seeds adds to what is there.
 
     OUT holds table.md, results.json with every value, report.html with the models of seed 0, and a run folder for each

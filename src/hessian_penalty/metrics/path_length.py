@@ -77,8 +77,8 @@ def path_length(
 
     In float32 the default ε is small enough and not too small. On the shipped 32-pixel CLEVR model with
     `EfficientNetDistance`, whose value is 97, rounding adds 0.016 to what float64 gives (0.02 %), and 100 times that
-    at a tenth of ε. ε = 0.001 gives 2 % less and 0.01 gives 17 % less, since images do not move in straight lines. Three
-    seeds of 2000 pairs gave 97, 100 and 105. Compare values of equal ε, distance and input size only.
+    at a tenth of ε. ε = 0.001 gives 2 % less and 0.01 gives 17 % less, since images do not move in straight lines.
+    Three seeds of 2000 pairs gave 97, 100 and 105. Compare values of equal ε, distance and input size only.
 
     Source: Karras et al., "A Style-Based Generator Architecture", CVPR 2019, §4.1 (LPIPS of VGG16 at 256 pixels, whole
     images, 100,000 pairs, the moving average of the weights).

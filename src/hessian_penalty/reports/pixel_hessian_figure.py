@@ -60,7 +60,7 @@ def pixel_hessian_figure(
             _draw_matrix(place(matrix_left, top + _MODEL, _MATRIX, _MATRIX), element, order, norm, theme)
         bar_axes = place(matrix_left, height - _BAR + 0.04, _MATRIX, 0.1)
         bar = figure.colorbar(
-            ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal", ticks=MaxNLocator(3)
+            ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal", ticks=MaxNLocator(2)
         )
         bar.set_label("|∂²G / ∂zᵢ ∂zⱼ|", labelpad=2)
         style_axes(bar_axes, spines=(), theme=theme)

@@ -28,7 +28,7 @@ def facts(study: Study) -> dict[str, Any]:
         "data_sha256": study.dataset.sha256,
         "protocol": study.config.protocol.record(),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
-        "making_seconds": {f"seed-{seed}/{arm.name}": round(seconds_of(run)) for arm, seed, run in models},
+        "making_seconds": {f"seed-{seed}/{arm.name}": round(seconds_of(run), 1) for arm, seed, run in models},
         "diverged": {f"seed-{seed}/{arm.name}": why for arm, seed, run in models if (why := divergence_of(run))},
     }
 

@@ -113,9 +113,7 @@ PRESETS: dict[str, Preset] = {
         _RENDER.format("clevr-simple", 32),
         replace(_TINY, generator=replace(_TINY.generator, latent_dim=3, normalize_latent=False)),
     ),
-    "clevr-1fov-tiny": _tiny(
-        _1FOV, _RENDER.format("clevr-1fov", 32), replace(_TINY, total_kimg=40.0), study_kimg=32.0
-    ),
+    "clevr-1fov-tiny": _tiny(_1FOV, _RENDER.format("clevr-1fov", 32), replace(_TINY, total_kimg=40.0), study_kimg=32.0),
     "edges-and-shoes-tiny": _tiny(_SHOES, _PAIRS.format(32), replace(_TINY, total_kimg=160.0), study_kimg=96.0),
     "clevr-simple": _SIMPLE,
     "clevr-complex": _COMPLEX,
