@@ -20,7 +20,7 @@ from hessian_penalty.metrics.sap import sap
 
 SHUFFLES = 5
 DEVIATIONS = 5.0  # above the mean of shuffled latents
-SMALLEST_SHARE = 0.05  # of the entropy: a Gaussian latent that correlates by one half
+SMALLEST_SHARE = 0.08  # of the entropy: below what one of two axes, turned by 45 degrees, has of each (0.1)
 STANDS_OUT = 1.5
 
 
@@ -124,7 +124,7 @@ def latent_names(latents: Latents, factors: Sequence[Factor], *, seed: int = 0) 
     """Name each latent after the factors that it carries, or "" where it carries none.
 
     What counts is the mutual information above that of latents shuffled over the images, which is bias alone, as a
-    share of the factor's entropy. A latent carries a factor where this is at least 0.05 and five standard deviations of
+    share of the factor's entropy. A latent carries a factor where this is at least 0.08 and five standard deviations of
     the shuffled ones. Of these the largest gives the name, joined by " + " with those, in the order of the factors,
     that it exceeds less than 1.5 times.
 
