@@ -89,7 +89,7 @@ def notes(evaluator: Evaluator) -> list[str]:
 
 def print_measures(records: Mapping[str, Mapping[str, Any]]) -> None:
     """A row a measure, a column a run."""
-    table = Table("measure", *(Column(name, justify="right") for name in records))
+    table = Table(Column("measure", no_wrap=True), *(Column(name, justify="right") for name in records))
     for row in shown_rows(records.values()):
         values = [value_of(record, row.key) for record in records.values()]
         if any(value is not None for value in values):

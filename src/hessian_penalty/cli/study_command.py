@@ -63,7 +63,7 @@ class Command:
 
 def print_table(table: StudyTable) -> None:
     """A row a measure, a column a model."""
-    shown = Table("measure", *(Column(model, justify="right") for model in table.models))
+    shown = Table(Column("measure", no_wrap=True), *(Column(model, justify="right") for model in table.models))
     for row in table.rows:
         best = table.best(row)
         cells = [f"[bold]{text}[/]" if m in best else text for m in table.models for text in [table.cell(m, row)]]
