@@ -127,7 +127,7 @@ def test_wandb_gets_what_tensorboard_gets(small_dataset, tmp_path, monkeypatch):
         (["train"], "Name a preset first"),
         (["train", "clevr-simple-tiny"], "--data and --out missing"),
         (["train", "clevr-u"], "`hessian-penalty render clevr-simple --size 128` makes the data"),
-        (["train", "clevr-u", "--method", "magic"], "--method must be one of vanilla, infogan, orojar, hessian, published, got"),
+        (["train", "clevr-u", "--method", "magic"], "must be one of vanilla, infogan, orojar, hessian, published, got"),
         (["train", "clevr-u", "--growth.batch-sizes", "8", "8"], "growth.batch_sizes must name one value for each of"),
         (["train", "clevr-simple-tiny", "--out", "x", "--data", "nowhere"], "nowhere is not an image data set"),
         (["train", "--resume", "nowhere"], "nowhere is not a run"),
