@@ -73,7 +73,9 @@ def penalty_map_figure(models: Mapping[str, PenaltyMap], *, theme: Theme = PAGE)
     columns = max(len(images) for images, _ in shown.values())
     bar_left = (_MARGIN + columns * (_TILE + _GAP) + 0.06) / _WIDTH
     bar_axes = figure.add_axes((bar_left, 1 - (block - _BLOCK_GAP) / height, 0.1 / _WIDTH, 2 * _TILE / height))
-    figure.colorbar(ScalarMappable(norm, _HEAT), cax=bar_axes, extend="max", extendfrac=0.04, ticks=MaxNLocator(4))
+    figure.colorbar(
+        ScalarMappable(norm, _HEAT), cax=bar_axes, extend="max", extendfrac=0.04, ticks=MaxNLocator(4, prune="upper")
+    )
     figure.text(bar_left, 1 - 0.05 / height, "penalty", fontsize=8, color=theme.ink, va="top")
     style_axes(bar_axes, spines=(), theme=theme)
     bar_axes.tick_params(labelsize=8, colors=theme.ink)
