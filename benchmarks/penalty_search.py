@@ -23,7 +23,8 @@ from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, from_record, write_json
-from hessian_penalty.studies.arm_making import divergence_of, measure_arm, train_arm
+from hessian_penalty.studies.arm_making import divergence_of, measure_arm, recorded_kimg, train_arm
+from hessian_penalty.studies.arms import FINETUNE_SEED
 from hessian_penalty.studies.evaluation import Evaluator, data_of
 from hessian_penalty.studies.task_pool import Task, run_tasks
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
@@ -33,7 +34,6 @@ TOLERANCE = 1.05  # of the Fréchet distance, against the same training without 
 FINALISTS = 2
 PROTOCOL = MeasureProtocol(path_length_pairs=0, predictability_pairs=0)
 SCORES = ("mig", "mig_grouped", "sap", "dci_disentanglement", "dci_completeness")
-FINETUNE_SEED = 1000
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,15 @@ class Search:
                 if run.checkpoints():  # a longer run of the same settings
                     write_json(run.config_path, run.config() | {"total_kimg": kimg})
                 train = partial(train_arm, config, self.data.path, run.path, start.path, {"setting": name})
-                measure = partial(measure_arm, run.path, self.data.path, PROTOCOL, self.resolution)
+                measure = partial(measure_arm, self.data.path, PROTOCOL, self.resolution, run.path)
                 tasks += [Task(f"{seed} {name}", train), Task(f"{seed} {name}: measures", measure, (f"{seed} {name}",))]
         runs = [self.run_of(name, seed) for seed in seeds for name in settings]
         with progress_bar(f"{len(settings)} settings to {kimg:g} kimg") as update:
             failed = run_tasks(
-                tasks, workers=self.workers, watch=lambda: update(sum(map(self._kimg, runs)), kimg * len(runs))
+                tasks, workers=self.workers, watch=lambda _: update(sum(map(recorded_kimg, runs)), kimg * len(runs))
             )
         for name, error in failed.items():
             print(f"{name}: {error}")
-
-    @staticmethod
-    def _kimg(run: RunFolder) -> float:
-        records = run.metrics()
-        return float(records[-1]["kimg"]) if records else 0.0
 
     def measures(self, name: str, seed: int) -> Measures | None:
         run = self.run_of(name, seed)

@@ -56,12 +56,17 @@ def test_the_published_protocol_is_taken_and_flags_change_it(small_run, monkeypa
     assert (seen[0].frechet_images, seen[0].hessian_samples, seen[0].path_length_pixels) == (50_000, 7, 256)
 
 
-def test_the_probe_is_judged_first(small_dataset):
+def test_latents_are_named_and_the_probe_is_judged(small_dataset):
     evaluator = Evaluator(MeasureProtocol(frechet_images=0), small_dataset, 16)
-    evaluator.tools.probe = type("Probe", (), {"scores": {"x": 0.987, "hue": 0.5}})()
-    assert notes(evaluator) == [
-        "The probe behind the factor audit, on held-out real images: x 0.987, hue 0.500."
-    ]  # fmt: skip
+    audit = {"latent_names": ["", "hue"], "factors": ["x", "hue"], "probe_scores": [0.987, 0.5]}
+    lines = notes({"a": {"audit": audit}, "b": {"audit": audit | {"latent_names": ["", ""]}}, "c": {}}, evaluator)
+    assert lines == [
+        "a: z1 = hue",
+        "b: no latent carries one factor",
+        "The probe behind the factor audit, on held-out real images: x 0.987, hue 0.500.",
+        "Protocol own: 0 images, 2,000 pairs, 64 Hessians; seed 0.",
+    ]
+    assert "probe" not in vars(evaluator.tools) and "extractor" not in vars(evaluator.tools), "nothing is made for it"
 
 
 def test_mistakes_are_told(small_run, copied_run, tmp_path, capsys):

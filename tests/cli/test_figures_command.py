@@ -29,7 +29,7 @@ def test_figures_of_two_runs_side_by_side(small_run, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "Name at least one run to draw figures of."),
+        ([], "Name at least one run."),
         (["nothing"], "nothing is not a run"),
         (["RUN", "RUN"], "A run is named twice; name each once."),
         (["RUN", "--out", "file"], "file is a file: name a folder for the figures, as --out figures."),

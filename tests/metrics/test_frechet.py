@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from hessian_penalty.errors import UserError
-from hessian_penalty.metrics.frechet import distance_name, few_images_note, frechet_distance
+from hessian_penalty.metrics.frechet import few_images_note, frechet_distance
 
 
 def normal(count, features, seed, *, mean=0.0):
@@ -70,8 +70,3 @@ def test_missing_package_is_named(monkeypatch):
 def test_too_few_images_are_told():
     assert few_images_note(1281, 1280) is None
     assert "1,280 images with 1,280 features" in few_images_note(1280, 1280)
-
-
-def test_only_inception_gives_an_fid():
-    assert distance_name("inception-v3") == "FID"
-    assert "FID" not in distance_name("efficientnet-lite0")

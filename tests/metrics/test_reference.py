@@ -45,15 +45,6 @@ def test_read_once(cache, small_dataset):
     assert torch.equal(first, again)
 
 
-def test_progress_is_told_where_images_are_read(cache, small_dataset):
-    told = []
-    for _ in range(2):
-        reference_features(
-            small_dataset, Counting(), resolution=16, count=40, batch_size=16, progress=lambda *done: told.append(done)
-        )
-    assert told == [(16, 40), (32, 40), (40, 40)]
-
-
 def test_what_changes_the_features_is_read_anew(cache, small_dataset, tmp_path):
     extractor = Counting()
     reference_features(small_dataset, extractor, resolution=16, count=40)

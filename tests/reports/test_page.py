@@ -180,6 +180,15 @@ def test_optional_measures_come_only_where_a_model_has_them(reference: ModelEntr
     assert "Completeness" not in words
 
 
+def test_distances_of_inception_have_their_names(reference: ModelEntry, measures: Measures) -> None:
+    record = measures(extractor="inception-v3", kernel=0.01)
+    inception = dataclasses.replace(reference, name="inception", measures=record)
+    words = page_of(inception).text
+    assert "FID" in words and "KID" in words and "Fréchet distance" not in words
+    assert "FID" not in page_of(reference).text
+    assert "FID" not in page_of(inception, reference).text
+
+
 def test_factors_are_mapped_where_a_model_was_audited(reference: ModelEntry, measures: Measures) -> None:
     assert "Factors" not in page_of(reference).text
     audited = dataclasses.replace(reference, name="audited", measures=measures(audit=AUDIT))

@@ -50,7 +50,15 @@ def test_seeds():
         seed("rotated")
 
 
-@pytest.mark.parametrize("names", [(), ("vanilla", "infogam")])
-def test_unknown_arms_are_refused(names):
-    with pytest.raises(UserError, match=f"one or more of vanilla, .*; got {'infogam' if names else 'none'}"):
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((), "none"),
+        (("vanilla", "infogam"), "infogam"),
+        (("vanilla", "start"), "start"),
+        (("vanilla", "vanilla"), "vanilla, vanilla"),
+    ],
+)
+def test_what_is_no_set_of_models_is_refused(names, told):
+    with pytest.raises(UserError, match=f"one or more of vanilla, .*, each once; got {told}\\."):
         with_starts(names)

@@ -56,6 +56,27 @@ def test_only_what_changed_is_taken_again(small_run, small_dataset):
     assert taken(dataclasses.replace(QUICK, seed=1), None) == ["distances", "factor audit"]
 
 
+def test_what_another_protocol_took_is_not_lost(small_run, small_dataset):
+    """Hours of a published protocol survive a look at the report with the quick one."""
+    long, short = (dataclasses.replace(QUICK, seed=9, hessian_samples=count) for count in (5, 2))
+    first = Evaluator(long, small_dataset, 16)(small_run)
+    assert Evaluator(short, small_dataset, 16)(small_run).penalty != first.penalty
+    again = Evaluator(long, small_dataset, 16)(small_run, lambda part: pytest.fail(f"{part} was taken again"))
+    assert again == first
+
+
+def test_other_weights_are_measured_anew_and_old_values_go(small_run, tmp_path):
+    shutil.copytree(small_run.path, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    Evaluator(QUICK, None)(run)
+    checkpoint = run.latest_checkpoint()
+    shutil.copy(checkpoint / "generator.safetensors", checkpoint / "ema.safetensors")
+    parts = []
+    Evaluator(QUICK, None)(run, parts.append)
+    assert parts == list(PARTS)
+    assert len(read_json(run.path / "measures.json")["taken"]) == len(PARTS)
+
+
 def test_what_was_taken_before_an_interruption_is_kept(small_run, small_dataset):
     protocol = dataclasses.replace(QUICK, seed=7)
 
@@ -125,7 +146,7 @@ def test_real_pictures_lie_nearer_to_the_data_than_a_barely_trained_generators(s
 
 
 def test_a_damaged_record_is_measured_again(small_run):
-    for text in ("[]", "{", json.dumps({"of": None})):
+    for text in ("[]", "{", json.dumps({"taken": None}), json.dumps({"taken": [{"part": "Hessians", "of": {}}]})):
         (small_run.path / "measures.json").write_text(text)
         assert len(Evaluator(QUICK, None)(small_run).activeness) == 4
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,39 +7,39 @@ from PIL import Image
 
 from hessian_penalty.data.image_dataset import sha256
 from hessian_penalty.errors import UserError
+from hessian_penalty.metrics.measures import PARTS
+from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.reports.figure_files import FigureFiles
 from hessian_penalty.reports.figure_style import PAGE
 from hessian_penalty.runs import RunFolder, write_json
 from hessian_penalty.studies import figures
-from hessian_penalty.studies.evaluation import MEASURES_VERSION
-from hessian_penalty.studies.figures import FigureSettings, write_figures
+from hessian_penalty.studies.evaluation import MEASURES_VERSION, Evaluator
+from hessian_penalty.studies.figure_models import FigureSettings
+from hessian_penalty.studies.figures import write_figures
 from hessian_penalty.studies.pruning import prune_run
 
 QUICK = FigureSettings(samples=2, frames=0)
-KEPT = {
-    "activeness": {"activeness_samples": 7},
-    "Hessians": {"hessian_samples": 7},
-    "factor audit": {"audit_images": 7},
-}
 VALUES = {
-    "activeness": [0.1, 0.4, 0.0, 0.2],
+    "activeness": (0.1, 0.4, 0.0, 0.2),
+    "activeness_published": (0.1, 0.4, 0.0, 0.2),
+    "effective_latents": 2.33,
     "hessian": np.eye(4).tolist(),
-    "audit": {
-        "factors": ["x"], "mutual_information": [[0.0], [0.9], [0.1], [0.25]], "latent_names": ["", "x", "", ""],
-    },
-}  # fmt: skip
+    "penalty": 0.0,
+    "off_diagonal_share": 0.0,
+}
+AUDIT = {"factors": ["x"], "mutual_information": [[0.0], [0.9], [0.1], [0.25]], "latent_names": ["", "x", "", ""]}
 
 
 @pytest.fixture
 def copied_run(small_run, tmp_path):
-    def copy(name, *, without=(), **changes):
-        """A run with measures.json, without some of its parts."""
+    def copy(name, **changes):
+        """A run whose measures.json holds an audit of its weights, unless those are changed."""
         shutil.copytree(small_run.path, tmp_path / name)
         run = RunFolder.open(tmp_path / name)
         weights = sha256(run.latest_checkpoint() / "ema.safetensors")
         key = {"version": MEASURES_VERSION, "weights_sha256": weights} | changes
-        of = {part: key | {"protocol": protocol} for part, protocol in KEPT.items() if part not in without}
-        write_json(run.path / "measures.json", {"of": of, "measures": VALUES})
+        entry = {"part": "factor audit", "of": key, "values": {"audit": AUDIT}}
+        write_json(run.path / "measures.json", {"measures": {}, "taken": [entry]})
         return run
 
     return copy
@@ -46,15 +47,15 @@ def copied_run(small_run, tmp_path):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Parts that were measured anew."""
+    """Parts that were measured, which gives `VALUES`, and at how many Hessians."""
     parts = []
-    for name, part in figures.PARTS.items():
+    for name, part in PARTS.items():
 
         def take(G, tools, name=name, part=part):
             parts.append((name, tools.protocol.hessian_samples))
-            return part.take(G, tools)
+            return {key: VALUES.get(key) for key in part.gives}
 
-        monkeypatch.setitem(figures.PARTS, name, figures.PARTS[name].__class__(part.gives, part.settings, False, take))
+        monkeypatch.setitem(PARTS, name, replace(part, take=take))
     return parts
 
 
@@ -80,7 +81,7 @@ def both(stem, *kinds):
 
 
 def test_all_figures_of_two_runs(small_run, copied_run, tmp_path, measured):
-    """One run has no measures, so that both are measured; the other has an audit."""
+    """One of them has an audit."""
     other, told = copied_run("other"), []
     out = tmp_path / "figures"
     found = write_figures([small_run, other], out, QUICK, progress=lambda *update: told.append(update))
@@ -109,34 +110,35 @@ def test_all_figures_of_two_runs(small_run, copied_run, tmp_path, measured):
     assert told[0][2] == "vanilla: measuring"
 
 
-def test_kept_measures_of_one_protocol_are_taken(copied_run, tmp_path, measured, undrawn):
-    found = write_figures([copied_run("a"), copied_run("b")], tmp_path / "figures", QUICK)
-    assert measured == []
+def test_what_was_measured_by_the_same_protocol_is_taken(copied_run, tmp_path, measured, undrawn):
+    runs = [copied_run("a"), copied_run("b")]
+    for _ in range(2):
+        found = write_figures(runs, tmp_path / "figures", QUICK)
+    assert len(measured) == 4
     bars = undrawn["figures/activeness"](PAGE).axes[0].patches
     assert [bar.get_height() for bar in bars] == 2 * sorted(VALUES["activeness"], reverse=True)
-    assert found.notes == ("Activeness: as in measures.json.", "Mean Hessians: as in measures.json.")
+    assert found.notes == ()
+    write_figures(runs, tmp_path / "figures", FigureSettings(samples=3, frames=0))
+    assert measured[4:] == [("Hessians", 3)] * 2
 
 
-def test_kept_measures_of_two_protocols_are_not(copied_run, tmp_path, measured, undrawn, monkeypatch):
-    a = copied_run("a")
-    monkeypatch.setitem(KEPT, "Hessians", {"hessian_samples": 8})
-    found = write_figures([a, copied_run("b")], tmp_path / "figures", QUICK)
-    assert [part for part, _ in measured] == ["Hessians"] * 2
-    assert found.notes == ("Activeness: as in measures.json.",)
+def test_figures_use_what_evaluate_left(copied_run, tmp_path, measured, undrawn):
+    run = copied_run("a")
+    Evaluator(MeasureProtocol(), None)(run)
+    count = len(measured)
+    write_figures([run], tmp_path / "figures", FigureSettings(frames=0))
+    assert len(measured) == count
 
 
-@pytest.mark.parametrize("changes", [{"weights_sha256": "x"}, {"version": -1}, {"without": ("activeness", "Hessians")}])
-def test_measures_of_other_weights_or_versions_are_not(copied_run, tmp_path, measured, undrawn, changes):
+@pytest.mark.parametrize("changes", [{"weights_sha256": "x"}, {"version": -1}])
+def test_an_audit_of_other_weights_or_versions_is_not_shown(copied_run, tmp_path, measured, undrawn, changes):
     found = write_figures([copied_run("a", **changes)], tmp_path / "figures", QUICK)
-    assert [part for part, _ in measured] == ["activeness", "Hessians"]
-    assert ("no factor map" in "".join(found.notes)) == ("without" not in changes)
+    assert "no factor map" in "".join(found.notes)
 
 
-def test_kept_measures_of_one_run(copied_run, tmp_path, measured):
+def test_the_factor_map_of_one_run(copied_run, tmp_path, measured):
     run, out = copied_run("a"), tmp_path / "figures"
-    found = write_figures([run], out, QUICK)
-    assert measured == []
-    assert found.notes == ("Activeness: as in measures.json.", "Mean Hessians: as in measures.json.")
+    write_figures([run], out, QUICK)
     rows = (out / "a/factors-light.svg").read_text()
     assert rows.index("z1 = x") < rows.index(">z3<") < rows.index(">z0<"), "by activeness"
     assert not (out / "activeness-light.png").exists(), "one model has no comparison"
@@ -144,7 +146,7 @@ def test_kept_measures_of_one_run(copied_run, tmp_path, measured):
 
 def test_damaged_measures_are_taken_anew(copied_run, tmp_path, measured, undrawn):
     damaged = copied_run("damaged")
-    (damaged.path / "measures.json").write_text('{"of": 3}')
+    (damaged.path / "measures.json").write_text('{"taken": 3}')
     write_figures([damaged], tmp_path / "figures", QUICK)
     assert len(measured) == 2
 
@@ -177,7 +179,7 @@ def test_a_single_latent_has_no_penalty(small_run, tmp_path, undrawn):
 
 
 def test_errors(small_run, tmp_path):
-    with pytest.raises(UserError, match="Name at least one run to draw figures of"):
+    with pytest.raises(UserError, match="Name at least one run"):
         write_figures([], tmp_path / "figures")
     with pytest.raises(UserError, match="named twice"):
         write_figures([small_run, small_run], tmp_path / "figures")

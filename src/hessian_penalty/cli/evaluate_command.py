@@ -17,7 +17,7 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.frechet import few_images_note
 from hessian_penalty.metrics.protocol import MeasureProtocol
-from hessian_penalty.reports.measures_table import shown_rows, value_of
+from hessian_penalty.reports.measures_table import known_rows, value_of
 from hessian_penalty.runs import RunFolder, write_json
 from hessian_penalty.studies.comparison import measure_runs
 from hessian_penalty.studies.evaluation import Evaluator, data_of
@@ -29,7 +29,7 @@ class Command:
 
     What each latent learned: activeness, effective latents, Hessians, variation predictability, and where the data has
     ground truth a factor audit (MIG, SAP, DCI, and which factor each latent carries). Image quality: Fréchet and kernel
-    distance to the data, path length. `--protocol quick`, the default, takes two to three minutes a tiny run on one
+    distance to the data, path length. `--protocol quick`, the default, takes a minute or two a tiny run on one
     core; `--protocol published` takes the numbers of images that papers report. Values are kept in each run's
     measures.json as they come, and found again; a number of 0, as in --protocol.predictability-pairs 0, leaves a
     measure out.
@@ -55,10 +55,7 @@ class Command:
         records = {name: measures.record() for name, measures in found.items()}
         if self.out is not None:
             write_json(self.out, records)
-        print_measures(records)
-        print(f"Protocol {self.protocol}; seed {self.protocol.seed}.")
-        for line in notes(evaluator):
-            print(line)
+        print_measures(records, evaluator)
 
 
 def evaluator_of(runs: Sequence[RunFolder], protocol: MeasureProtocol, data: Path | None) -> Evaluator:
@@ -73,33 +70,35 @@ def evaluator_of(runs: Sequence[RunFolder], protocol: MeasureProtocol, data: Pat
         return Evaluator(protocol, None, resolution, why_no_data="its data set was not found")
 
 
-def notes(evaluator: Evaluator) -> list[str]:
-    """What to know before the values are quoted."""
-    lines = []
-    tools, protocol = evaluator.tools, evaluator.protocol
-    if tools.reference is not None:
-        images = min(len(tools.reference), protocol.frechet_images)
-        note = few_images_note(images, tools.reference.shape[1])
-        lines += [note] if note else []
-    if tools.probe is not None:
-        scores = ", ".join(f"{name} {score:.3f}" for name, score in tools.probe.scores.items())
-        lines.append(f"The probe behind the factor audit, on held-out real images: {scores}.")
-    return lines
-
-
-def print_measures(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """A row a measure, a column a run."""
+def print_measures(records: Mapping[str, Mapping[str, Any]], evaluator: Evaluator) -> None:
+    """A row a measure, a column a run; then what each latent carries, and what to know before values are quoted."""
     table = Table(Column("measure", no_wrap=True), *(Column(name, justify="right") for name in records))
-    for row in shown_rows(records.values()):
+    for row in known_rows(records.values()):
         values = [value_of(record, row.key) for record in records.values()]
-        if any(value is not None for value in values):
-            arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
-            table.add_row(row.label + arrow, *("–" if value is None else row.show(value) for value in values))
+        shown = ["–" if value is None else row.show(value) for value in values]
+        table.add_row(row.label_in(records.values()) + row.arrow, *shown)
     Console().print(table)
+    for line in notes(records, evaluator):
+        print(line)
+
+
+def notes(records: Mapping[str, Mapping[str, Any]], evaluator: Evaluator) -> list[str]:
+    """Which factor each latent carries, how good the probe is that says so, the protocol, whether images are few."""
+    lines, probe = [], ""
     for name, record in records.items():
-        if record.get("audit"):
-            named = [f"z{i} = {what}" for i, what in enumerate(record["audit"]["latent_names"]) if what]
-            print(f"{name}: {', '.join(named) or 'no latent carries one factor'}")
+        if (audit := record.get("audit")) is not None:
+            named = [f"z{index} = {what}" for index, what in enumerate(audit["latent_names"]) if what]
+            lines.append(f"{name}: {', '.join(named) or 'no latent carries one factor'}")
+            scores = zip(audit["factors"], audit["probe_scores"], strict=True)
+            probe = ", ".join(f"{factor} {score:.3f}" for factor, score in scores)
+    if probe:
+        lines.append(f"The probe behind the factor audit, on held-out real images: {probe}.")
+    protocol = evaluator.protocol
+    lines.append(f"Protocol {protocol}; seed {protocol.seed}.")
+    if any(record.get("frechet") is not None for record in records.values()):
+        note = few_images_note(evaluator.tools.compared_images, evaluator.tools.num_features)
+        lines += [note] if note else []
+    return lines
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 
 from hessian_penalty.cli.progress import progress_bar
-from hessian_penalty.errors import UserError
 from hessian_penalty.runs import RunFolder
-from hessian_penalty.studies.figures import FigureSettings, write_figures
+from hessian_penalty.studies.figure_models import FigureSettings
+from hessian_penalty.studies.figures import write_figures
 
 
 @dataclass
@@ -30,8 +30,6 @@ class Command:
 
     def run(self) -> None:
         """Draw and write."""
-        if not self.runs:
-            raise UserError("Name at least one run to draw figures of.")
         runs = [RunFolder.open(path) for path in self.runs]
         with progress_bar("drawing figures") as update:
             written = write_figures(runs, self.out, self.settings, progress=update)

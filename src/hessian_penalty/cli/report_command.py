@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from hessian_penalty.cli.command_line import command_line
-from hessian_penalty.cli.evaluate_command import evaluator_of, notes, print_measures
+from hessian_penalty.cli.evaluate_command import evaluator_of, print_measures
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.cli.protocol_options import split_protocol
 from hessian_penalty.errors import UserError
@@ -44,10 +44,7 @@ class Command:
         evaluator = evaluator_of(runs, self.protocol, self.data)
         with progress_bar("measuring runs") as update:
             entries = write_comparison(runs, evaluator, self.out, command=command_line(), progress=update)
-        print_measures({entry.name: entry.measures for entry in entries})
-        print(f"Protocol {self.protocol}; seed {self.protocol.seed}.")
-        for line in notes(evaluator):
-            print(line)
+        print_measures({entry.name: entry.measures for entry in entries}, evaluator)
         print(f"{self.out.resolve()}: open it in a browser.")
 
 

@@ -82,12 +82,3 @@ def few_images_note(images: int, features: int) -> str | None:
         f"The distances are of {images:,} images with {features:,} features each: no more images than features make "
         "the Fréchet distance too large. Compare it at this number only; the kernel distance is unbiased."
     )
-
-
-def distance_name(extractor: str) -> str:
-    """What the Fréchet distance is called with these features.
-
-    >>> distance_name("inception-v3"), distance_name("efficientnet-lite0")
-    ('FID', 'Fréchet distance (efficientnet-lite0)')
-    """
-    return "FID" if extractor == "inception-v3" else f"Fréchet distance ({extractor})"

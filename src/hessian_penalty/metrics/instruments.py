@@ -14,7 +14,7 @@ from hessian_penalty.metrics.probe import FactorProbe, trained_probe
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.metrics.reference import reference_features
 
-EXTRACTORS: dict[str, Callable[[], nn.Module]] = {
+EXTRACTORS: dict[str, type[EfficientNetFeatures] | type[InceptionFeatures]] = {
     "efficientnet-lite0": EfficientNetFeatures,
     "inception-v3": InceptionFeatures,
 }
@@ -58,6 +58,17 @@ class Instruments:
             self.dataset, self.extractor, resolution=self.resolution, count=self.protocol.reference_images or None,
             batch_size=self.protocol.batch_size,
         )  # fmt: skip
+
+    @property
+    def num_features(self) -> int:
+        """Of the extractor, which is not needed for it."""
+        return EXTRACTORS[self.protocol.extractor].num_features
+
+    @property
+    def compared_images(self) -> int:
+        """The fewer of generated and real images."""
+        there = len(self.dataset) if self.dataset else 0
+        return min(self.protocol.frechet_images, there, self.protocol.reference_images or there)
 
     @cached_property
     def distance(self) -> PerceptualDistance | None:

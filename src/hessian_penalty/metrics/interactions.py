@@ -122,16 +122,6 @@ def element_penalties(
     return torch.cat([torch.as_tensor(of_chunk).cpu() for of_chunk in found])
 
 
-def penalty_map(
-    G: Generator, z: Float[Tensor, "batch latent"], *, epsilon: float = PenaltySettings.epsilon, batch_size: int = 128
-) -> Float[Tensor, "batch height width"]:
-    r"""Off-diagonal penalty of every pixel of every sample: the mean of `element_penalties` over its channels.
-
-    Its mean over all pixels is the penalty with mean reduction. Arguments and errors are those of `element_penalties`.
-    """
-    return element_penalties(G, z, epsilon=epsilon, batch_size=batch_size).mean(dim=1)
-
-
 @torch.no_grad()
 def pixel_hessians(
     G: Generator,

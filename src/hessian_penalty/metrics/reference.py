@@ -1,6 +1,6 @@
 """Features of the real images, read once and kept in the disk cache."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ def reference_features(
     resolution: int,
     count: int | None = None,
     batch_size: int = 128,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "images features"]:
     """Features of the first `count` images, float32 on the CPU.
 
@@ -30,7 +29,6 @@ def reference_features(
         resolution: to which the images are shrunk first, as the generators make them.
         count: images; None takes all, as does a number beyond them.
         batch_size: images a pass; bounds memory.
-        progress: told (images done, images in all) where they are not in the cache.
 
     Raises:
         UserError: the data set is empty or cannot be shrunk to `resolution`.
@@ -39,10 +37,7 @@ def reference_features(
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, used, batch_size):
-            stop = min(start + batch_size, used)
-            yield dataset.batch(slice(start, stop), resolution)
-            if progress:
-                progress(stop, used)
+            yield dataset.batch(slice(start, min(start + batch_size, used)), resolution)
 
     def make() -> dict[str, Tensor]:
         return {"features": image_features(extractor, batches())}

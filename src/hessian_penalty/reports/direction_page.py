@@ -6,7 +6,7 @@ from pathlib import Path
 from hessian_penalty.directions.directions import Directions
 from hessian_penalty.reports.activeness_figure import activeness_figure
 from hessian_penalty.reports.figure_style import figure_svg
-from hessian_penalty.reports.markup import Html, join, looping_video, png_image, svg_image, tag
+from hessian_penalty.reports.markup import Html, data_uri, join, looping_video, png_image, svg_image, tag
 from hessian_penalty.reports.page import html_page
 from hessian_penalty.reports.provenance import flatten, provenance_section
 from hessian_penalty.runs import atomic_path
@@ -104,7 +104,8 @@ def _figure(title: str, reading: str, content: Html, class_: str = "scroll") -> 
 def _video(name: str, content: bytes | None) -> Html:
     if content is None:
         return tag("p", tag("a", name, href=name), class_="note")
-    return tag("figure", tag("figcaption", name), looping_video(content, f"Looping pictures along directions: {name}"))
+    video = looping_video(data_uri("video/mp4", content), f"Looping pictures along directions: {name}")
+    return tag("figure", tag("figcaption", name), video)
 
 
 def _bars(directions: Directions) -> Html:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from hessian_penalty.reports.figure_style import DARK, LIGHT, Theme, figure_png, figure_svg
 from hessian_penalty.reports.grids import png_bytes
-from hessian_penalty.reports.markup import Html, join, tag
+from hessian_penalty.reports.markup import Html, join, looping_video, tag
+from hessian_penalty.reports.page import html_page
 from hessian_penalty.runs import atomic_path
 
 DOTS_PER_INCH = 300.0  # of PNG files, as printers want it
@@ -92,22 +93,6 @@ class Exhibit:
     figures: Mapping[str, FigureFiles]
 
 
-_STYLE = """
-:root { color-scheme: light dark; --ground: #ffffff; --ink: #1f2328; --faint: #59636e; --rule: #d1d9e0 }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #0d1117; --ink: #e6edf3; --faint: #9198a1; --rule: #3d444d }
-}
-body { background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 72rem; padding: 0 1rem }
-h2 { border-top: 1px solid var(--rule); padding-top: 1rem; margin-top: 2rem }
-.figures { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start }
-figure { margin: 0; max-width: 100% }
-figure img, figure video { display: block; max-width: 100%; width: 30rem }
-figcaption, p.note { color: var(--faint) }
-a { color: inherit }
-"""
-
-
 def write_index(folder: str | Path, title: str, exhibits: Sequence[Exhibit], notes: Sequence[str] = ()) -> Path:
     """Write index.html beside the figures: all of them once, light or dark as the reader prefers, with links.
 
@@ -120,22 +105,16 @@ def write_index(folder: str | Path, title: str, exhibits: Sequence[Exhibit], not
         notes: lines below the heading.
     """
     folder = Path(folder)
-    body = join(
-        tag("h1", title),
-        *(tag("p", note, class_="note") for note in notes),
-        *(_exhibit(exhibit, folder) for exhibit in exhibits if exhibit.figures),
-    )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Html(_STYLE)),
+    page = html_page(
+        title,
+        [tag("p", note) for note in notes],
+        [_exhibit(exhibit, folder) for exhibit in exhibits if exhibit.figures],
+        join(),
+        files=True,
     )
     path = folder / "index.html"
     with atomic_path(path) as temporary:
-        page = tag("html", head, tag("body", body), lang="en")
-        temporary.write_text("<!DOCTYPE html>\n" + page + "\n", encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
@@ -148,11 +127,12 @@ def _exhibit(exhibit: Exhibit, folder: Path) -> Html:
         shown.append(
             tag(
                 "figure",
-                _video(addresses[".mp4"], label) if ".mp4" in addresses else _picture(addresses, label),
+                looping_video(addresses[".mp4"], label) if ".mp4" in addresses else _picture(addresses, label),
                 tag("figcaption", tag("b", caption), *(part for link in links for part in link)),
             )
         )
-    return tag("section", tag("h2", exhibit.title), tag("p", exhibit.reading), tag("div", *shown, class_="figures"))
+    heading = tag("h2", exhibit.title)
+    return tag("section", heading, tag("p", exhibit.reading), tag("div", *shown, class_="panels"), class_="group")
 
 
 def _address(path: Path, folder: Path) -> str:
@@ -162,9 +142,3 @@ def _address(path: Path, folder: Path) -> str:
 def _picture(addresses: Mapping[str, str], label: str) -> Html:
     dark = tag("source", media="(prefers-color-scheme: dark)", srcset=addresses["-dark.png"])
     return tag("picture", dark, tag("img", src=addresses["-light.png"], alt=label, loading="lazy"))
-
-
-def _video(address: str, label: str) -> Html:
-    return tag(
-        "video", src=address, autoplay=True, loop=True, muted=True, playsinline=True, controls=True, aria_label=label
-    )

@@ -64,16 +64,17 @@ def svg_image(content: bytes, alt: str) -> Html:
     return tag("img", src=data_uri("image/svg+xml", content), alt=alt)
 
 
-def looping_video(content: bytes, label: str) -> Html:
-    """An MP4 file as part of the page; starts by itself and never ends.
+def looping_video(address: str, label: str) -> Html:
+    """A video that starts by itself and never ends.
 
     Args:
+        address: of an MP4 file, or the file itself as `data_uri` writes it.
         label: what it shows, for those who cannot see it.
     """
     return tag(
         "video",
         "This browser cannot show the video; the still traversals above show the same.",
-        src=data_uri("video/mp4", content),
+        src=address,
         autoplay=True,
         loop=True,
         muted=True,

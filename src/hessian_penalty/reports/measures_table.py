@@ -39,6 +39,20 @@ class MeasureRow:
     absent: str = "not measured"
     optional: bool = False
 
+    @property
+    def arrow(self) -> str:
+        """The way that is better."""
+        return {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
+
+    def label_in(self, records: Iterable[Mapping[str, Any]]) -> str:
+        """The name; distances of Inception's features have names of their own."""
+        networks = {record.get("extractor") for record in records if value_of(record, self.key) is not None}
+        return (
+            {"frechet": "FID", "kernel": "KID"}.get(self.key, self.label)
+            if networks == {"inception-v3"}
+            else self.label
+        )
+
 
 def _percent(value: float) -> str:
     return f"{100 * value:.0f}%"
@@ -163,10 +177,10 @@ def measure(entry: ModelEntry, key: str) -> float | None:
     return value_of(entry.measures, key)
 
 
-def shown_rows(records: Iterable[Mapping[str, Any]]) -> list[MeasureRow]:
-    """The rows of a table of these records: optional ones only where one of them has the value."""
+def known_rows(records: Iterable[Mapping[str, Any]]) -> list[MeasureRow]:
+    """The measures that one of the records has at least."""
     records = list(records)
-    return [row for row in ROWS if not row.optional or any(value_of(record, row.key) is not None for record in records)]
+    return [row for row in ROWS if any(value_of(record, row.key) is not None for record in records)]
 
 
 def relative_change(entry: ModelEntry, reference: ModelEntry, key: str) -> float | None:
@@ -228,12 +242,17 @@ def measures_table(group: ModelGroup) -> Html:
         for index, entry in enumerate(entries)
     ]
     body = []
-    for row in shown_rows(entry.measures for entry in entries):
+    records = [entry.measures for entry in entries]
+    known = known_rows(records)
+    for row in (row for row in ROWS if row in known or not row.optional):
         values = [value for entry in entries if (value := measure(entry, row.key)) is not None]
-        arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
         spoken = f"{row.better} is better" if row.better else None
         head = tag(
-            "th", row.label, tag("span", arrow, title=spoken, aria_label=spoken), tag("small", row.note), scope="row"
+            "th",
+            row.label_in(records),
+            tag("span", row.arrow, title=spoken, aria_label=spoken),
+            tag("small", row.note),
+            scope="row",
         )
         most = max(values) if len(values) > 1 else 0.0  # a bar alone says nothing
         cells = [_cell(entry, reference, row, most, model_color(index)) for index, entry in enumerate(entries)]

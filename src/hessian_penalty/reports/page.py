@@ -63,13 +63,20 @@ def report_html(
     )
 
 
-def html_page(title: str, introduction: Sequence[Html], sections: Sequence[Html], footer: Html) -> str:
-    """A whole page as text, in the house's style, which follows the reader's light or dark preference."""
+def html_page(
+    title: str, introduction: Sequence[Html], sections: Sequence[Html], footer: Html, *, files: bool = False
+) -> str:
+    """A whole page as text, in the house's style, which follows the reader's light or dark preference.
+
+    Args:
+        files: whether pictures and videos may be files beside the page.
+    """
+    policy = _POLICY.replace("data:", "data: 'self' file:") if files else _POLICY
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),

@@ -9,7 +9,7 @@ from hessian_penalty.reports.entry import ModelEntry, ModelGroup
 from hessian_penalty.reports.factor_map_figure import factor_map_figure
 from hessian_penalty.reports.figure_style import figure_svg, model_color
 from hessian_penalty.reports.hessian_figure import hessian_figure
-from hessian_penalty.reports.markup import Html, join, looping_video, png_image, svg_image, tag
+from hessian_penalty.reports.markup import Html, data_uri, join, looping_video, png_image, svg_image, tag
 from hessian_penalty.reports.training_figure import PANELS, recorded_panels, training_figure
 from hessian_penalty.reports.traversals import MOST_ROWS, by_activeness
 
@@ -69,7 +69,9 @@ def video_section(group: ModelGroup) -> Html:
     def video(entry: ModelEntry, _: str) -> Html:
         if entry.traversal_mp4 is None:
             return _absent(entry.missing.get("traversal_mp4", "no video was made"))
-        return looping_video(entry.traversal_mp4, f"Looping traversal of {entry.name}: a row for each latent")
+        return looping_video(
+            data_uri("video/mp4", entry.traversal_mp4), f"Looping traversal of {entry.name}: a row for each latent"
+        )
 
     reading = (
         "The same rows in motion, each column another picture: a row that stands still is a latent without effect, and "

@@ -3,11 +3,12 @@
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_record, write_json
 from hessian_penalty.studies.evaluation import Evaluator
@@ -18,9 +19,17 @@ from hessian_penalty.training.trainer import DivergedRun
 
 
 def seconds_of(run: RunFolder) -> float:
-    """How long the model took to make, interrupted attempts included."""
+    """How long the model took to make, with interrupted attempts that left a checkpoint."""
     path = run.path / "seconds.json"
     return float(read_record(path)["making"]) if path.exists() else 0.0
+
+
+def recorded_kimg(run: RunFolder) -> float:
+    """How far a training has come, as its records say."""
+    with suppress(UserError):
+        records = run.metrics()
+        return float(records[-1]["kimg"]) if records else 0.0
+    return 0.0
 
 
 def divergence_of(run: RunFolder) -> str | None:
@@ -79,6 +88,6 @@ def rotate_arm(start: Path, out: Path, seed: int) -> None:
             rotate_run(RunFolder.open(start), out, seed=seed)
 
 
-def measure_arm(run: Path, data: Path, protocol: MeasureProtocol, resolution: int) -> None:
+def measure_arm(data: Path, protocol: MeasureProtocol, resolution: int, run: Path) -> None:
     """Measure a model; the values are kept in its folder."""
     Evaluator(protocol, ImageDataset(data), resolution)(RunFolder.open(run))

@@ -7,7 +7,7 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.training.config import TrainingConfig
 from hessian_penalty.training.presets import Method, Preset
 
-_FINETUNE_SEED = 1000  # added to a run's seed where it is trained on, so that it does not see the same draws again
+FINETUNE_SEED = 1000  # added to a run's seed where it is trained on, so that it does not see the same draws again
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,13 @@ def with_starts(names: Sequence[str]) -> list[Arm]:
     ['start', 'vanilla', 'rotated', 'infogan']
 
     Raises:
-        UserError: an unknown name, or none.
+        UserError: no name, an unknown one, or one given twice.
     """
-    unknown = [name for name in names if name not in ARMS]
-    if unknown or not names:
-        known = ", ".join(name for name, arm in ARMS.items() if arm.compared)
-        raise UserError(f"--arms takes one or more of {known}; got {', '.join(unknown) or 'none'}.")
+    known = [name for name, arm in ARMS.items() if arm.compared]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names or len(set(names)) < len(names):
+        got = ", ".join(unknown or names) or "none"
+        raise UserError(f"--arms takes one or more of {', '.join(known)}, each once; got {got}.")
     found: dict[str, Arm] = {}
     for name in names:
         line = [ARMS[name]]
@@ -75,5 +76,5 @@ def training_of(arm: Arm, preset: Preset, seed: int, total_kimg: float, finetune
         raise ValueError(f"Arm {arm.name!r} is not trained.")
     config = preset.training(arm.method, finetune=arm.start is not None)
     if arm.start is not None:
-        return replace(config, total_kimg=finetune_kimg, seed=seed + _FINETUNE_SEED)
+        return replace(config, total_kimg=finetune_kimg, seed=seed + FINETUNE_SEED)
     return replace(config, total_kimg=total_kimg if arm.compared else total_kimg - finetune_kimg, seed=seed)

@@ -13,14 +13,13 @@ from hessian_penalty.studies.evaluation import Evaluator
 
 Progress = Callable[[int, int, str], None]  # (measures done, measures in all, the next one)
 
-_FORMS = {"orojar": "Orthogonal Jacobian Regularization"}
-
 
 def describe(run: RunFolder) -> str:
     """One sentence on how the run was made, from its config.json."""
     penalty, provenance = run.config().get("penalty", {}), run.provenance()
     parts = []
-    regulariser = _FORMS.get(penalty.get("form", "hessian"), "the Hessian Penalty")
+    orojar = penalty.get("form") == "orojar"
+    regulariser = "Orthogonal Jacobian Regularization" if orojar else "the Hessian Penalty"
     if penalty.get("adaptive"):
         parts.append(f"trained with {regulariser} at {penalty['adaptive']:.0%} of the main gradient")
     elif penalty.get("weight"):
@@ -66,19 +65,18 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         depth += 1
 
 
-def check_runs(runs: Sequence[RunFolder]) -> None:
-    """Refuse runs that cannot stand side by side.
+def named_runs(runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
+    """Runs by short names that tell them apart.
 
     Raises:
-        UserError: no run, one given twice, or resolutions differ.
+        UserError: no run, or one given twice.
     """
     if not runs:
         raise UserError("Name at least one run.")
-    if len({run.path.resolve() for run in runs}) < len(runs):
+    paths = [run.path.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
         raise UserError("A run is named twice; name each once.")
-    resolutions = {generator_config(run).resolution for run in runs}
-    if len(resolutions) > 1:
-        raise UserError(f"The runs have images of {sorted(resolutions)} pixels; take equal ones together.")
+    return dict(zip(unique_names(paths), runs, strict=True))
 
 
 def measure_runs(
@@ -92,10 +90,13 @@ def measure_runs(
     Raises:
         UserError: no run, one given twice, or resolutions differ.
     """
-    check_runs(runs)
+    named = named_runs(runs)
+    resolutions = {generator_config(run).resolution for run in runs}
+    if len(resolutions) > 1:
+        raise UserError(f"The runs have images of {sorted(resolutions)} pixels; take equal ones together.")
     found = {}
     total = len(runs) * len(PARTS)
-    for index, (run, name) in enumerate(zip(runs, unique_names([run.path.resolve() for run in runs]), strict=True)):
+    for index, (name, run) in enumerate(named.items()):
 
         def tell(part: str, name: str = name, done: int = index * len(PARTS)) -> None:
             if progress:

@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from hessian_penalty.data.image_dataset import ImageDataset, sha256
@@ -40,37 +39,55 @@ class Evaluator:
         self.protocol, self.dataset, self.why_no_data = protocol, dataset, why_no_data
         self.tools = Instruments(protocol, dataset, resolution)
 
-    def __call__(self, run: RunFolder, tell: Callable[[str], None] | None = None) -> Measures:
+    def __call__(
+        self, run: RunFolder, tell: Callable[[str], None] | None = None, *, parts: Sequence[str] = tuple(PARTS)
+    ) -> Measures:
         """The run's measures: from its measures.json where they are still valid, else taken and kept there one by one.
+
+        What other protocols gave for the same weights stays there too, so that no hours are lost.
 
         Args:
             tell: called with the name of what is measured next.
+            parts: of `PARTS`; those that give what `Measures` must have among them.
         """
         path = run.path / "measures.json"
-        keys = {name: self._key(part, run) for name, part in PARTS.items()}
-        kept, values = _kept(path, keys)
-        generator = None
-        for name, part in PARTS.items():
-            if name in kept:
-                continue
-            if tell:
-                tell(name)
-            generator = generator or load_generator(run)
-            taken = part.take(generator, self.tools)
-            values |= {field: _plain(taken.get(field)) for field in part.gives}
-            kept[name] = keys[name]
-            write_json(path, {"of": kept, "measures": {"protocol": self.protocol.record(), **values}})
-        return from_record(Measures, {"protocol": self.protocol.record(), **values}, str(path))
+        taken, generator = _taken(run), None
+        measures: dict[str, Any] = {"protocol": self.protocol.record()}
+        for name in parts:
+            part = PARTS[name]
+            key = self._key(part, run)
+            values = next((entry["values"] for entry in taken if (entry["part"], entry["of"]) == (name, key)), None)
+            if values is None:
+                if tell:
+                    tell(name)
+                generator = generator or load_generator(run)
+                found = part.take(generator, self.tools)
+                values = {field: _plain(found.get(field)) for field in part.gives}
+                taken.append({"part": name, "of": key, "values": values})
+                write_json(path, {"measures": measures | values, "taken": taken})
+            measures |= values
+        return from_record(Measures, measures, str(path))
 
     def _key(self, part: Part, run: RunFolder) -> dict[str, Any]:
-        settings = {name: getattr(self.protocol, name) for name in (*part.settings, "seed")}
         return {
-            "version": MEASURES_VERSION,
-            "weights_sha256": sha256(run.latest_checkpoint() / "ema.safetensors"),
+            **_model_key(run),
             "generator": json.loads(json.dumps(asdict(generator_config(run)))),
             "data": _content(self.dataset) if self.dataset and part.of_data else None,
-            "protocol": settings,
+            "protocol": {name: getattr(self.protocol, name) for name in (*part.settings, "seed")},
         }
+
+
+def kept_audit(run: RunFolder) -> dict[str, Any] | None:
+    """The newest factor audit that the run's measures.json holds of its newest checkpoint, by whatever protocol."""
+    audits = [entry["values"]["audit"] for entry in _taken(run) if entry["part"] == "factor audit"]
+    return next((audit for audit in reversed(audits) if audit is not None), None)
+
+
+def _model_key(run: RunFolder) -> dict[str, Any]:
+    return {
+        "version": MEASURES_VERSION,
+        "weights_sha256": sha256(run.latest_checkpoint() / "ema.safetensors"),
+    }
 
 
 def _content(dataset: ImageDataset) -> list[str | None]:
@@ -82,13 +99,18 @@ def _plain(value: Any) -> Any:
     return asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _kept(path: Path, keys: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keys and values of the parts that are still valid; a missing or damaged record holds none."""
+def _taken(run: RunFolder) -> list[dict[str, Any]]:
+    """What measures.json holds of the newest checkpoint: {"part", "of", "values"}; a damaged file holds nothing."""
+    model = _model_key(run)
     with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
-        record = read_record(path)
-        kept = {name: key for name, key in record["of"].items() if name in keys and keys[name] == key}
-        return kept, {field: record["measures"][field] for name in kept for field in PARTS[name].gives}
-    return {}, {}
+        entries = read_record(run.path / "measures.json")["taken"]
+        return [
+            entry
+            for entry in entries
+            if model.items() <= {name: entry["of"][name] for name in model}.items()
+            and set(entry["values"]) == set(PARTS[entry["part"]].gives)
+        ]
+    return []
 
 
 def data_of(run: RunFolder) -> ImageDataset:

@@ -1,21 +1,13 @@
 """The figures of runs as files: light and dark, one by one and side by side."""
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hessian_penalty.data.image_dataset import sha256
-from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
-from hessian_penalty.generators.loading import load_generator
-from hessian_penalty.generators.progan import ProGANGenerator
-from hessian_penalty.metrics.instruments import Instruments
-from hessian_penalty.metrics.interactions import PixelHessians, element_penalties, pixel_hessians
-from hessian_penalty.metrics.measures import PARTS
-from hessian_penalty.metrics.protocol import MeasureProtocol
+from hessian_penalty.errors import UserError
 from hessian_penalty.reports.activeness_figure import activeness_comparison_figure, activeness_figure
 from hessian_penalty.reports.factor_map_figure import factor_map_figure
 from hessian_penalty.reports.figure_files import (
@@ -26,19 +18,19 @@ from hessian_penalty.reports.figure_files import (
     write_picture,
     write_video,
 )
-from hessian_penalty.reports.figure_style import Theme, model_color
+from hessian_penalty.reports.figure_style import Theme
 from hessian_penalty.reports.hessian_figure import hessian_figure
-from hessian_penalty.reports.penalty_map_figure import MOST_SAMPLES, PenaltyMap, penalty_map_figure
+from hessian_penalty.reports.penalty_map_figure import penalty_map_figure
 from hessian_penalty.reports.pixel_hessian_figure import pixel_hessian_figure
-from hessian_penalty.reports.samples import generate, sample_sheet, seeded_latents
+from hessian_penalty.reports.samples import sample_sheet
 from hessian_penalty.reports.training_figure import PANELS, recorded_panels, training_figure
 from hessian_penalty.reports.traversal_video import traversal_mp4
-from hessian_penalty.reports.traversals import MOST_ROWS, by_activeness, traversal_grid
-from hessian_penalty.runs import RunFolder, read_record
-from hessian_penalty.studies.comparison import unique_names
-from hessian_penalty.studies.evaluation import MEASURES_VERSION
+from hessian_penalty.reports.traversals import MOST_ROWS, traversal_grid
+from hessian_penalty.runs import RunFolder
+from hessian_penalty.studies.comparison import Progress
+from hessian_penalty.studies.figure_models import FigureModel, FigureSettings, open_models
 
-Progress = Callable[[int, int, str], None]  # (steps done, steps in all, the next one)
+Exhibits = dict[str, dict[str, FigureFiles]]  # title → caption → files
 
 _TILE_PIXELS = 128  # pictures are enlarged to at least this
 _WIDE = 4.6  # inches: at half the width of a page its text is still legible
@@ -62,66 +54,18 @@ _READING = {
 
 
 @dataclass(frozen=True)
-class FigureSettings:
-    """What the figures are made from.
-
-    Args:
-        seed: of pictures and latents; the same for all runs.
-        samples: latents at which Hessians are taken.
-        frames: of the looping video; 0 leaves it out.
-        batch_size: latents a pass; bounds memory.
-    """
-
-    seed: int = 0
-    samples: int = 16
-    frames: int = 90
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_number("seed", self.seed, 0, LARGEST_SEED)
-        check_number("samples", self.samples, 2)
-        check_number("batch_size", self.batch_size, 2)
-        if self.frames:
-            check_number("frames", self.frames, 2)
-
-
-@dataclass(frozen=True)
 class WrittenFigures:
     """What was written.
 
     Args:
         index: the page that shows all figures.
         figures: files of each figure.
-        notes: what was left out and why, and where values come from.
+        notes: what was left out and why.
     """
 
     index: Path
     figures: tuple[FigureFiles, ...]
     notes: tuple[str, ...]
-
-
-@dataclass
-class _Model:
-    """A run with what its figures show."""
-
-    name: str
-    run: RunFolder
-    generator: ProGANGenerator
-    color: str
-    kept_protocols: Mapping[str, Any]
-    kept: Mapping[str, Any]
-    activeness: Sequence[float] = ()
-    hessian: Any = None
-    heat: PenaltyMap | None = None
-    pixels: PixelHessians | None = None
-
-    @property
-    def order(self) -> list[int]:
-        return by_activeness(self.activeness)
-
-    @property
-    def audit(self) -> Mapping[str, Any] | None:
-        return self.kept.get("audit") if "factor audit" in self.kept_protocols else None
 
 
 def write_figures(
@@ -134,9 +78,7 @@ def write_figures(
     """Write all figures of some runs and a page that shows them.
 
     Those of one model lie in a folder of its name, those of all models beside the page. Runs may differ in resolution
-    and number of latents. Activeness and mean Hessians are those of each run's measures.json where all runs were
-    evaluated by one protocol since their last checkpoint, else they are measured here; the factor map is drawn where
-    measures.json holds an audit.
+    and number of latents. The factor map is drawn where a run's measures.json holds an audit of its newest checkpoint.
 
     Args:
         out: folder; figures of the same name in it are replaced.
@@ -148,18 +90,17 @@ def write_figures(
     settings, out = settings or FigureSettings(), Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder for the figures, as --out figures.")
-    models = _open(runs)
+    models = open_models(runs)
     total = len(_STEPS) * len(models) + 1
     steps = ((model, step) for model in models for step in _STEPS)
-    notes = [*_measure_notes(models)]
-    exhibits: dict[str, dict[str, FigureFiles]] = {title: {} for title in _READING}
+    exhibits: Exhibits = {title: {} for title in _READING}
     for done, (model, step) in enumerate(steps):
         if progress:
             progress(done, total, f"{model.name}: {step}")
         if step == "measuring":
-            _measure(model, models, settings)
-        elif step == "penalties of pixels" and model.generator.latent_dim > 1:
-            _take_penalties(model, settings)
+            model.measure(settings)
+        elif step == "penalties of pixels":
+            model.take_penalties(settings)
         elif step == "pictures":
             _draw_pictures(model, out, exhibits, settings)
         elif step == "filming" and settings.frames:
@@ -173,7 +114,7 @@ def write_figures(
     for model in models:
         _draw_own(model, models, out, exhibits)
     _draw_shared(models, out, exhibits)
-    notes += _absences(models)
+    notes = _absences(models)
     index = write_index(
         out,
         "Figures of " + ", ".join(model.name for model in models),
@@ -185,58 +126,7 @@ def write_figures(
     return WrittenFigures(index, tuple(files for shown in exhibits.values() for files in shown.values()), tuple(notes))
 
 
-def _open(runs: Sequence[RunFolder]) -> list[_Model]:
-    if not runs:
-        raise UserError("Name at least one run to draw figures of.")
-    paths = [run.path.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("A run is named twice; name each once.")
-    return [
-        _Model(name.strip("/"), run, load_generator(run), model_color(index), *_kept_measures(run))
-        for index, (run, name) in enumerate(zip(runs, unique_names(paths), strict=True))
-    ]
-
-
-def _kept_measures(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part of measures.json → its protocol, for those parts that are of the newest checkpoint; and the values."""
-    with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
-        record = read_record(run.path / "measures.json")
-        weights = sha256(run.latest_checkpoint() / "ema.safetensors")
-        valid = {
-            part: key["protocol"]
-            for part, key in record["of"].items()
-            if key["weights_sha256"] == weights and key["version"] == MEASURES_VERSION
-        }
-        return valid, dict(record["measures"])
-    return {}, {}
-
-
-def _alike(models: Sequence[_Model], part: str) -> bool:
-    """Whether all models keep this part, measured by one protocol."""
-    protocols = [model.kept_protocols.get(part) for model in models]
-    return protocols[0] is not None and all(protocol == protocols[0] for protocol in protocols)
-
-
-def _measure(model: _Model, models: Sequence[_Model], settings: FigureSettings) -> None:
-    protocol = MeasureProtocol(hessian_samples=settings.samples, batch_size=settings.batch_size, seed=settings.seed)
-    values: dict[str, Any] = {}
-    for part in ("activeness", "Hessians"):
-        values |= model.kept if _alike(models, part) else PARTS[part].take(model.generator, Instruments(protocol))
-    model.activeness, model.hessian = list(values["activeness"]), np.array(values["hessian"])
-
-
-def _take_penalties(model: _Model, settings: FigureSettings) -> None:
-    z = seeded_latents(model.generator, settings.samples, settings.seed)
-    penalties = element_penalties(model.generator, z, batch_size=settings.batch_size)
-    model.pixels = pixel_hessians(
-        model.generator, z, seed=settings.seed, penalties=penalties, batch_size=settings.batch_size
-    )
-    model.heat = PenaltyMap(generate(model.generator, z[:MOST_SAMPLES]), penalties[:MOST_SAMPLES].mean(dim=1))
-
-
-def _draw_pictures(
-    model: _Model, out: Path, exhibits: dict[str, dict[str, FigureFiles]], settings: FigureSettings
-) -> None:
+def _draw_pictures(model: FigureModel, out: Path, exhibits: Exhibits, settings: FigureSettings) -> None:
     G, scale = model.generator, -(-_TILE_PIXELS // model.generator.resolution)
     letters = scale * G.resolution // 4
 
@@ -254,7 +144,7 @@ def _draw_pictures(
     exhibits["Traversals"][model.name] = write_picture(traversal, folder, "traversal")
 
 
-def _draw_own(model: _Model, models: Sequence[_Model], out: Path, exhibits: dict[str, dict[str, FigureFiles]]) -> None:
+def _draw_own(model: FigureModel, models: Sequence[FigureModel], out: Path, exhibits: Exhibits) -> None:
     """The figures that each model has to itself, on scales that all share."""
     folder, name, audit = out / model.name, model.name, model.audit
     most_active = max(max(other.activeness) for other in models)
@@ -278,7 +168,7 @@ def _draw_own(model: _Model, models: Sequence[_Model], out: Path, exhibits: dict
         )  # fmt: skip
 
 
-def _draw_shared(models: Sequence[_Model], out: Path, exhibits: dict[str, dict[str, FigureFiles]]) -> None:
+def _draw_shared(models: Sequence[FigureModel], out: Path, exhibits: Exhibits) -> None:
     """The figures in which all models stand."""
     colors = {model.name: model.color for model in models}
     if len(models) > 1:
@@ -305,12 +195,7 @@ def _draw_shared(models: Sequence[_Model], out: Path, exhibits: dict[str, dict[s
         exhibits["Training"][PANELS[key]] = write_figure(curves, out, f"training-{key.replace('_', '-')}")
 
 
-def _measure_notes(models: Sequence[_Model]) -> list[str]:
-    titles = {"activeness": "Activeness", "Hessians": "Mean Hessians"}
-    return [f"{title}: as in measures.json." for part, title in titles.items() if _alike(models, part)]
-
-
-def _absences(models: Sequence[_Model]) -> list[str]:
+def _absences(models: Sequence[FigureModel]) -> list[str]:
     """A line for each figure that could not be drawn."""
     lines = [
         f"{model.name}: no factor map; `hessian-penalty evaluate {model.run.path}` makes the audit that it shows, "

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_record, write_json
-from hessian_penalty.studies.arm_making import divergence_of, measure_arm, rotate_arm, train_arm
+from hessian_penalty.studies.arm_making import divergence_of, measure_arm, recorded_kimg, rotate_arm, train_arm
 from hessian_penalty.studies.arms import ARMS, DEFAULT_ARMS, Arm, training_of, with_starts
 from hessian_penalty.studies.demo_assets import IMAGES, unpack_data
 from hessian_penalty.studies.evaluation import Evaluator
@@ -109,9 +109,9 @@ class Study:
             raise UserError(f"{self.out} holds a study with other settings ({held}). Choose another --out.")
         write_json(path, wanted)
 
-    def run_of(self, arm: Arm | str, seed: int) -> RunFolder:
+    def run_of(self, name: str, seed: int) -> RunFolder:
         """Where a model is kept."""
-        return RunFolder(self.out / f"seed-{seed}" / (arm if isinstance(arm, str) else arm.name))
+        return RunFolder(self.out / f"seed-{seed}" / name)
 
     @property
     def seeds(self) -> range:
@@ -135,12 +135,14 @@ class Study:
             Task(f"seed-{seed}/{arm.name}", self._work(arm, seed), (f"seed-{seed}/{arm.start}",) if arm.start else ())
             for arm, seed in models
         ]
-        lengths = [(self.run_of(arm, seed), self._training(arm, seed).total_kimg) for arm, seed in models if arm.method]
+        lengths = [
+            (self.run_of(arm.name, seed), self._training(arm, seed).total_kimg) for arm, seed in models if arm.method
+        ]
         total = sum(length for _, length in lengths)
         with self._stage("training (kimg)") as update:
-            self._run(tasks, lambda: update(sum(min(_kimg(run), length) for run, length in lengths), total))
+            self._run(tasks, lambda _: update(sum(min(recorded_kimg(run), length) for run, length in lengths), total))
 
-    def _run(self, tasks: list[Task], watch: Callable[[], None]) -> None:
+    def _run(self, tasks: list[Task], watch: Callable[[int], None]) -> None:
         threads = max(1, (os.cpu_count() or 1) // self._workers)
         failed = run_tasks(tasks, workers=self._workers, threads=threads, watch=watch)
         for name, error in failed.items():
@@ -151,7 +153,7 @@ class Study:
         return training_of(arm, PRESETS[self.preset], seed, self.config.total_kimg, self.config.finetune_kimg)
 
     def _work(self, arm: Arm, seed: int) -> Callable[[], None]:
-        out, start = self.run_of(arm, seed).path, self.run_of(arm.start, seed).path if arm.start else None
+        out, start = self.run_of(arm.name, seed).path, self.run_of(arm.start, seed).path if arm.start else None
         if arm.method is None and start is not None:
             return partial(rotate_arm, start, out, seed)
         provenance = {"preset": self.preset, "method": arm.method}
@@ -161,41 +163,34 @@ class Study:
 
     def measure(self) -> None:
         """Measure what is not measured yet."""
-        resolution = PRESETS[self.preset].vanilla.generator.resolution
-        runs = [self.run_of(arm, seed) for arm, seed in self._each(self.compared) if self.is_there(arm, seed)]
-        measured = {run.path for run in runs if (run.path / "measures.json").exists()}
+        paths = [
+            self.run_of(arm.name, seed).path for arm, seed in self._each(self.compared) if self.is_there(arm, seed)
+        ]
         with self._stage("measuring (models)") as update:
-            update(len(measured), len(runs), "reading the data set")
+            update(0, len(paths), "reading the data set")
             self.evaluator.tools.prepare()  # once, into the cache of all workers
-            tasks = [
-                Task(str(run.path), partial(measure_arm, run.path, self.dataset.path, self.config.protocol, resolution))
-                for run in runs
-            ]
-            self._run(tasks, lambda: update(sum((run.path / "measures.json").exists() for run in runs), len(runs)))
+            work = partial(measure_arm, self.dataset.path, self.config.protocol, self._resolution)
+            tasks = [Task(str(path), partial(work, path)) for path in paths]
+            self._run(tasks, lambda done: update(done, len(tasks), "measuring"))
 
     @property
     def evaluator(self) -> Evaluator:
         """Of this study's data and protocol."""
-        resolution = PRESETS[self.preset].vanilla.generator.resolution
-        return Evaluator(self.config.protocol, self.dataset, resolution)
+        return Evaluator(self.config.protocol, self.dataset, self._resolution)
+
+    @property
+    def _resolution(self) -> int:
+        return PRESETS[self.preset].vanilla.generator.resolution
 
     def is_there(self, arm: Arm, seed: int) -> bool:
         """Whether a model could be made: not so where it, or one that it starts from, diverged."""
-        run = self.run_of(arm, seed)
+        run = self.run_of(arm.name, seed)
         return bool(run.checkpoints()) and divergence_of(run) is None
 
     def measures(self) -> dict[str, dict[int, Measures]]:
         """Model → seed → what was measured."""
         evaluator = self.evaluator
         return {
-            arm.name: {seed: evaluator(self.run_of(arm, seed)) for seed in self.seeds if self.is_there(arm, seed)}
+            arm.name: {seed: evaluator(self.run_of(arm.name, seed)) for seed in self.seeds if self.is_there(arm, seed)}
             for arm in self.compared
         }
-
-
-def _kimg(run: RunFolder) -> float:
-    """How far a training has come, as its records say."""
-    with suppress(UserError):
-        records = run.metrics()
-        return float(records[-1]["kimg"]) if records else 0.0
-    return 0.0

@@ -19,7 +19,9 @@ from hessian_penalty.studies.study_table import StudyTable
 
 def facts(study: Study) -> dict[str, Any]:
     """What the table's figures were made with: lengths, protocol, data, machine, time, and what diverged."""
-    models = [(arm, seed, study.run_of(arm, seed)) for seed in study.seeds for arm in with_starts(study.config.arms)]
+    models = [
+        (arm, seed, study.run_of(arm.name, seed)) for seed in study.seeds for arm in with_starts(study.config.arms)
+    ]
     return {
         "preset": study.preset,
         "seeds": study.config.seeds,
@@ -48,7 +50,7 @@ def write_results(study: Study, command: str | None = None) -> StudyTable:
     evaluator = study.evaluator
     first = study.seeds[0]
     entries = [
-        run_entry(study.run_of(arm, first), evaluator, arm.name, arm.description)
+        run_entry(study.run_of(arm.name, first), evaluator, arm.name, arm.description)
         for arm in study.compared
         if study.is_there(arm, first)
     ]

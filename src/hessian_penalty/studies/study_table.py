@@ -7,7 +7,7 @@ from typing import Any
 
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.reports.markup import Html, tag
-from hessian_penalty.reports.measures_table import MeasureRow, shown_rows, value_of
+from hessian_penalty.reports.measures_table import MeasureRow, known_rows, value_of
 
 Found = Mapping[str, Mapping[int, Measures]]  # model → seed → measures
 
@@ -48,16 +48,18 @@ class StudyTable:
             model: {seed: measures.record() for seed, measures in seeds.items()} for model, seeds in found.items()
         }
         self.models = list(found)
-        everything = [record for records in self._records.values() for record in records.values()]
-        self.rows = [
-            row for row in shown_rows(everything) if any(value_of(record, row.key) is not None for record in everything)
-        ]
+        self._all = [record for records in self._records.values() for record in records.values()]
+        self.rows = known_rows(self._all)
 
     def spread(self, model: str, row: MeasureRow) -> Spread | None:
         """A measure of a model; None where no seed has it."""
         values = [value_of(record, row.key) for record in self._records[model].values()]
         known = tuple(value for value in values if value is not None)
         return Spread(known) if known else None
+
+    def label(self, row: MeasureRow) -> str:
+        """Name of a measure, and the way that is better."""
+        return row.label_in(self._all) + row.arrow
 
     def cell(self, model: str, row: MeasureRow) -> str:
         """Mean ± standard deviation as text."""
@@ -82,7 +84,7 @@ class StudyTable:
         for row in self.rows:
             best = self.best(row)
             cells = [f"**{text}**" if m in best else text for m in self.models for text in [self.cell(m, row)]]
-            lines.append(f"| {row.label}{_arrow(row)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {self.label(row)} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     def html(self, caption: str) -> Html:
@@ -94,7 +96,7 @@ class StudyTable:
             cells = [
                 tag("td", tag("b", text) if m in best else text) for m in self.models for text in [self.cell(m, row)]
             ]
-            body.append(tag("tr", tag("th", row.label, _arrow(row), tag("small", row.note), scope="row"), *cells))
+            body.append(tag("tr", tag("th", self.label(row), tag("small", row.note), scope="row"), *cells))
         table = tag(
             "table",
             tag("caption", caption),
@@ -115,7 +117,3 @@ class StudyTable:
                 if spread is not None
             }
         return {"summary": summary, "measures": self._records}
-
-
-def _arrow(row: MeasureRow) -> str:
-    return {"lower": " ↓", "higher": " ↑", None: ""}[row.better]

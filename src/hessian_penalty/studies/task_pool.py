@@ -62,7 +62,7 @@ def _interruptible(work: Callable[[], None]) -> None:
 
 
 def run_tasks(
-    tasks: Sequence[Task], *, workers: int = 1, threads: int = 1, watch: Callable[[], None] | None = None
+    tasks: Sequence[Task], *, workers: int = 1, threads: int = 1, watch: Callable[[int], None] | None = None
 ) -> dict[str, UserError]:
     """Do all tasks, those that come first in the list first.
 
@@ -73,7 +73,7 @@ def run_tasks(
         tasks: each after all that it waits for.
         workers: processes.
         threads: of PyTorch in each of them.
-        watch: called about every second.
+        watch: called about every second with the number of tasks that are done.
 
     Returns:
         Name → why, of the tasks that failed; of those that wait for them nothing.
@@ -103,7 +103,7 @@ def run_tasks(
                 except UserError as error:
                     failed[name] = error
             if watch:
-                watch()
+                watch(len(done))
     except BrokenProcessPool:
         raise UserError(
             "A worker process died, perhaps out of memory. What is done is kept; repeat with fewer --workers to go on."
