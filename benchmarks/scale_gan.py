@@ -34,8 +34,8 @@ NORMS = ("blocks.*.norm?",)
 FRACTION = 0.02  # of the main gradient's norm
 PENALTY = PenaltyConfig(layers=NORMS, reduction="mean", ramp_kimg=2.0)
 PROTOCOL = MeasureProtocol(
-    activeness_samples=100, hessian_samples=32, frechet_images=2000, reference_images=2000, path_length_pairs=0,
-    predictability_pairs=0, audit_images=0,
+    activeness_samples=100, hessian_samples=32, frechet_images=2000, reference_images=2000, kernel_subsets=0,
+    path_length_pairs=0, predictability_pairs=0, audit_images=0,
 )  # fmt: skip
 SETTINGS = [{"epsilon": 0.1}, {"epsilon": 0.1, "activations": 10.0}, {"epsilon": 0.05}, {"epsilon": 0.2}]
 # An arm works if its share is below that of the start trained on without the penalty, at about its quality, and its

@@ -12,7 +12,7 @@ def test_published_numbers():
         50_000, 100_000, 10_000,
     )  # fmt: skip
     assert (published.activeness_samples, published.hessian_samples, published.path_length_pixels) == (300, 100, 256)
-    assert published.reference_images == 0
+    assert (published.reference_images, published.kernel_subsets) == (0, 100)
 
 
 def test_the_name_says_whether_numbers_were_changed():
@@ -31,6 +31,7 @@ def test_the_name_says_whether_numbers_were_changed():
         ("audit_images", 5, "protocol.audit_images must be 0, .* at least 100, got 5"),
         ("path_length_pixels", 8, "protocol.path_length_pixels must be a finite number at least 32"),
         ("reference_images", -1, "protocol.reference_images must be a finite number at least 0"),
+        ("kernel_subsets", -1, "protocol.kernel_subsets must be a finite number at least 0"),
         ("seed", -1, "protocol.seed must be a finite number"),
     ],
 )
@@ -40,4 +41,6 @@ def test_errors(name, value, message):
 
 
 def test_zero_leaves_a_measure_out():
-    assert MeasureProtocol(frechet_images=0, path_length_pairs=0, predictability_pairs=0, audit_images=0)
+    assert MeasureProtocol(
+        frechet_images=0, kernel_subsets=0, path_length_pairs=0, predictability_pairs=0, audit_images=0
+    )

@@ -56,6 +56,12 @@ def test_only_what_changed_is_taken_again(small_run, small_dataset):
     assert taken(dataclasses.replace(QUICK, seed=1), None) == ["distances", "factor audit"]
 
 
+def test_the_kernel_distance_can_be_left_out_alone(small_run, small_dataset):
+    found = Evaluator(dataclasses.replace(QUICK, kernel_subsets=0), small_dataset, 16)(small_run)
+    assert found.frechet is not None and found.kernel is None
+    assert Evaluator(QUICK, small_dataset, 16)(small_run).kernel is not None
+
+
 def test_what_another_protocol_took_is_not_lost(small_run, small_dataset):
     """Hours of a published protocol survive a look at the report with the quick one."""
     long, short = (dataclasses.replace(QUICK, seed=9, hessian_samples=count) for count in (5, 2))

@@ -129,13 +129,11 @@ def _distances(G: Generator, tools: Instruments) -> dict[str, Any]:
     protocol = tools.protocol
     batches = generated_batches(G, protocol.frechet_images, protocol.batch_size, _rng(protocol, 3))
     features = image_features(tools.extractor, batches)
-    kernel = kernel_distance(features, tools.reference, seed=protocol.seed)
-    return {
-        "frechet": frechet_distance(features, tools.reference),
-        "kernel": kernel.mean,
-        "kernel_deviation": kernel.std,
-        "extractor": protocol.extractor,
-    }
+    found = {"frechet": frechet_distance(features, tools.reference), "extractor": protocol.extractor}
+    if protocol.kernel_subsets:
+        kernel = kernel_distance(features, tools.reference, subsets=protocol.kernel_subsets, seed=protocol.seed)
+        found |= {"kernel": kernel.mean, "kernel_deviation": kernel.std}
+    return found
 
 
 def _path_length(G: Generator, tools: Instruments) -> dict[str, Any]:
@@ -173,8 +171,8 @@ PARTS = {
         False, _hessian,
     ),
     "distances": Part(
-        ("frechet", "kernel", "kernel_deviation", "extractor"), ("frechet_images", "reference_images", "extractor"),
-        True, _distances,
+        ("frechet", "kernel", "kernel_deviation", "extractor"),
+        ("frechet_images", "reference_images", "kernel_subsets", "extractor"), True, _distances,
     ),
     "path length": Part(
         ("path_length", "perceptual_distance"), ("path_length_pairs", "path_length_pixels", "perceptual_distance"),

@@ -16,6 +16,7 @@ class MeasureProtocol:
         hessian_samples: latents at which whole Hessians are measured.
         frechet_images: generated images for the Fréchet and kernel distances.
         reference_images: real images that they are compared with, the first ones; 0 takes all.
+        kernel_subsets: random subsets of 1,000 images over which the kernel distance is a mean.
         path_length_pairs: pairs of latents of the path length.
         path_length_pixels: to which images are resized for it.
         predictability_pairs: pairs of images of the variation predictability, in each of three repeats.
@@ -31,6 +32,7 @@ class MeasureProtocol:
     hessian_samples: int = 64
     frechet_images: int = 5000
     reference_images: int = 5000
+    kernel_subsets: int = 20
     path_length_pairs: int = 2000
     path_length_pixels: int = 64
     predictability_pairs: int = 2000
@@ -47,7 +49,8 @@ class MeasureProtocol:
             value = getattr(self, name)
             if value != 0 and value < least:
                 raise UserError(f"protocol.{name} must be 0, which leaves it out, or at least {least}, got {value}.")
-        check_number("protocol.reference_images", self.reference_images, 0)
+        for name in ("reference_images", "kernel_subsets"):
+            check_number(f"protocol.{name}", getattr(self, name), 0)
         check_number("protocol.path_length_pixels", self.path_length_pixels, 32)
         check_number("protocol.seed", self.seed, 0, LARGEST_SEED)
 
@@ -77,6 +80,7 @@ PROTOCOLS = {
         hessian_samples=100,
         frechet_images=50_000,
         reference_images=0,
+        kernel_subsets=100,
         path_length_pairs=100_000,
         path_length_pixels=256,
         predictability_pairs=10_000,

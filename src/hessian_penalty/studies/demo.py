@@ -73,6 +73,7 @@ class DemoConfig:
             hessian_samples=32,
             frechet_images=2000,
             reference_images=2000,
+            kernel_subsets=0,
             path_length_pairs=0,
             predictability_pairs=0,
             audit_images=0,
