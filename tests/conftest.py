@@ -55,6 +55,13 @@ def small_run(small_dataset, tmp_path_factory):
     return RunFolder.open(out)
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(request):
+    """No test finds what another measured of `small_run`."""
+    if "small_run" in request.fixturenames:
+        (request.getfixturevalue("small_run").path / "measures.json").unlink(missing_ok=True)
+
+
 @pytest.fixture
 def small_config():
     """The settings of `small_run`."""
