@@ -23,6 +23,7 @@ CONFIG = TrainingConfig(
     snapshot_kimg=0.032, r1_interval=4, seed=1,
 )  # fmt: skip
 ADAPTIVE = dataclasses.replace(CONFIG, penalty=PenaltyConfig(adaptive=0.1, reduction="mean", scale_free=True))
+OF_AVERAGE = dataclasses.replace(CONFIG, penalty=dataclasses.replace(ADAPTIVE.penalty, of_average=True))
 
 
 class Pictures:
@@ -74,7 +75,7 @@ class InterruptedPictures(Pictures):
         return super().batch(indices, resolution)
 
 
-@pytest.mark.parametrize("config", [CONFIG, ADAPTIVE], ids=["vanilla", "adaptive penalty"])
+@pytest.mark.parametrize("config", [CONFIG, ADAPTIVE, OF_AVERAGE], ids=["vanilla", "adaptive penalty", "of average"])
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_a_resumed_run_reaches_the_same_weights_bit_for_bit(tmp_path, config, how):
     whole = make(tmp_path / "whole", config)

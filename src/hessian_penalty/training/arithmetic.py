@@ -195,10 +195,12 @@ def count_step(config: TrainingConfig) -> StepCost:
     with FakeTensorMode(allow_non_fake_inputs=True), _Counting(config.batch_size) as count:
         for network in networks:
             _allocate(network)
-        remember_function(generator)  # a check that is made once, not in every step
+        penalty = make_penalty(config.penalty, generator, ema)
+        if penalty:
+            remember_function(penalty.G)  # a check that is made once, not in every step
         state = TrainingState(
             generator, critic, ema, torch.optim.Adam(generator.parameters()), torch.optim.Adam(critic.parameters()),
-            torch.Generator(), make_penalty(config.penalty, generator),
+            torch.Generator(), penalty,
         )  # fmt: skip
         step = TrainingStep(config, state, Fabric(accelerator="cpu", devices=1))
         step(images)  # in which the optimisers make their moments

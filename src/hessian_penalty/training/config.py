@@ -31,6 +31,8 @@ class PenaltyConfig:
         start_kimg: thousands of images before the penalty begins.
         ramp_kimg: thousands of images over which it grows to its full weight, linearly.
         interval: steps between two penalties; the term is multiplied by it.
+        of_average: penalise the moving average of the generator, which is what a run keeps, instead of the generator
+            of the moment; the gradient there moves the generator.
     """
 
     form: str = "hessian"
@@ -44,6 +46,7 @@ class PenaltyConfig:
     start_kimg: float = 0.0
     ramp_kimg: float = 0.0
     interval: int = 1
+    of_average: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weight", "adaptive", "start_kimg", "ramp_kimg"):

@@ -1,6 +1,7 @@
 """The penalty that a run's configuration asks for."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.generators.progan import ProGANGenerator
@@ -10,8 +11,39 @@ from hessian_penalty.penalty.regularizer import Regularizer
 from hessian_penalty.training.config import PenaltyConfig
 
 
-def make_penalty(config: PenaltyConfig, generator: ProGANGenerator) -> Regularizer | None:
+class AtAverage(nn.Module):
+    r"""A generator at the weights of its moving average, through which a gradient reaches its own.
+
+    $G(z; \bar\theta + \theta - \mathrm{sg}(\theta))$, with sg the stopped gradient: value and gradient are those at
+    $\bar\theta$, and the gradient lands in $\theta$. Its modules have the generator's names.
+
+    Args:
+        generator: with the weights $\theta$.
+        average: with the weights $\bar\theta$.
+    """
+
+    def __init__(self, generator: ProGANGenerator, average: ProGANGenerator) -> None:
+        super().__init__()
+        for name, module in generator.named_children():
+            self.add_module(name, module)
+        self._pair = (generator, average)  # a tuple, since a module would be registered once more
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images at the average's weights."""
+        generator, average = self._pair
+        weights = dict(average.named_parameters())
+        shifted = {name: weights[name] + own - own.detach() for name, own in generator.named_parameters()}
+        images: Tensor = functional_call(generator, shifted, (z,))
+        return images
+
+
+def make_penalty(config: PenaltyConfig, generator: ProGANGenerator, average: ProGANGenerator) -> Regularizer | None:
     """The regulariser that the configuration asks for; None for a vanilla run.
+
+    Args:
+        config: the penalty.
+        generator: what is trained.
+        average: its moving average.
 
     Raises:
         UserError: a layer glob matches nothing.
@@ -23,7 +55,7 @@ def make_penalty(config: PenaltyConfig, generator: ProGANGenerator) -> Regulariz
         if config.layers:
             match_layers(generator, config.layers)
         return kind(
-            generator,
+            AtAverage(generator, average) if config.of_average else generator,
             weight=config.weight or 1.0,
             adaptive=config.adaptive or None,
             layers=config.layers or None,

@@ -110,7 +110,10 @@ class TrainingStep:
         state.critic.requires_grad_(False)
         z = self._latents(phase)
         with self.fabric.autocast():
-            images = penalty.generate(z, kimg=state.kimg) if penalty else state.generator(z)
+            if penalty and not config.penalty.of_average:
+                images = penalty.generate(z, kimg=state.kimg)
+            else:
+                images = state.generator(z)
         scores, information = self._judge(images, z)
         loss = self._adversarial.generator_loss(scores)
         losses = {"generator_loss": loss.item()}

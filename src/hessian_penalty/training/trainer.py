@@ -65,10 +65,10 @@ class Trainer:
             raise UserError(f"accelerator {accelerator!r}, precision {precision!r}: {error}") from None
         generator, generator_optimizer = self._set_up(generator)
         critic, critic_optimizer = self._set_up(critic)
+        ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.state = TrainingState(
-            generator, critic, copy.deepcopy(generator).eval().requires_grad_(False), generator_optimizer,
-            critic_optimizer, torch.Generator(self.fabric.device).manual_seed(config.seed),
-            make_penalty(config.penalty, generator),
+            generator, critic, ema, generator_optimizer, critic_optimizer,
+            torch.Generator(self.fabric.device).manual_seed(config.seed), make_penalty(config.penalty, generator, ema),
         )  # fmt: skip
         self._step = TrainingStep(config, self.state, self.fabric)
 
