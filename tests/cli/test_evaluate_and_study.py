@@ -118,7 +118,8 @@ def test_study_prints_its_table(tmp_path, monkeypatch, capsys):
     made = []
     monkeypatch.setattr(Study, "make", lambda self: made.append(self))
     monkeypatch.setattr(Study, "measure", lambda self: None)
-    monkeypatch.setattr(study_command, "write_results", lambda study, command: StudyTable({"vanilla": {}}))
+    tables = StudyTable({"vanilla": {}}), StudyTable({"vanilla": {}})
+    monkeypatch.setattr(study_command, "write_results", lambda study, command: tables)
     out = tmp_path / "study"
     words = ["study", "clevr-1fov-tiny", "--seeds", "2", "--arms", "vanilla", "rotated", "--out", str(out)]
     assert main([*words, "--total-kimg", "8", "--workers", "1", "--protocol.seed", "5"]) == 0

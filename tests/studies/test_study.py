@@ -96,17 +96,22 @@ def test_a_repeated_command_makes_nothing_again(study):
 
 @pytest.mark.slow
 def test_results(study):
-    table = write_results(study, "the command")
+    table, faults = write_results(study, "the command")
     record = read_json(study.out / "results.json")
     assert record["summary"]["vanilla"]["frechet"]["mean"] == study.measures()["vanilla"][0].frechet
     assert record["protocol"]["hessian_samples"] == 2 and record["diverged"] == {}
+    assert record["measures"]["rotated"]["0"]["frechet"] == study.measures()["rotated"][0].frechet
+    assert record["faults"]["rotated"]["frechet_change"]["values"] == [
+        study.measures()["rotated"][0].frechet / study.measures()["vanilla"][0].frechet - 1
+    ]
     assert all(seconds > 0 for seconds in record["making_seconds"].values()) and len(record["making_seconds"]) == 4
     page = (study.out / "report.html").read_text()
     assert "the command" in page and "All of 1 seeds" in page and ARMS["infogan"].description in page
     text = (study.out / "table.md").read_text()
     assert text.startswith("| | vanilla | infogan | rotated |")
     assert "every model saw 0.064 kimg" in text
-    assert table.models == ["vanilla", "infogan", "rotated"]
+    assert table.models == faults.models == ["vanilla", "infogan", "rotated"]
+    assert "What goes wrong" in text and "| Dead latents |" in text and "Dead latents" in page
 
 
 @pytest.mark.slow
@@ -118,7 +123,7 @@ def test_a_diverged_training_is_a_result(study, tmp_path):
     copy.make()
     assert set(copy.measures()["vanilla"]) == {0} and copy.measures()["infogan"] == {}
     assert facts(copy)["diverged"] == {"seed-0/infogan": "Training diverged at 1 kimg"}
-    table = write_results(copy)
+    table, _ = write_results(copy)
     assert table.cell("infogan", table.rows[0]) == "–"
     assert "Diverged: seed-0/infogan" in (copy.out / "table.md").read_text()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
+from rich.text import Text
 
+from hessian_penalty.cli.model_tables import print_models
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.cli.protocol_options import split_protocol
 from hessian_penalty.data.image_dataset import ImageDataset
@@ -72,12 +72,13 @@ def evaluator_of(runs: Sequence[RunFolder], protocol: MeasureProtocol, data: Pat
 
 def print_measures(records: Mapping[str, Mapping[str, Any]], evaluator: Evaluator) -> None:
     """A row a measure, a column a run; then what each latent carries, and what to know before values are quoted."""
-    table = Table(Column("measure", no_wrap=True), *(Column(name, justify="right") for name in records))
-    for row in known_rows(records.values()):
-        values = [value_of(record, row.key) for record in records.values()]
-        shown = ["–" if value is None else row.show(value) for value in values]
-        table.add_row(row.label_in(records.values()) + row.arrow, *shown)
-    Console().print(table)
+    rows = known_rows(records.values())
+    values = {name: [value_of(record, row.key) for row in rows] for name, record in records.items()}
+    columns = {
+        name: [Text("–" if value is None else row.show(value)) for row, value in zip(rows, column, strict=True)]
+        for name, column in values.items()
+    }
+    print_models([row.label_in(records.values()) + row.arrow for row in rows], columns)
     for line in notes(records, evaluator):
         print(line)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
+from rich.text import Text
 
 from hessian_penalty.cli.command_line import command_line
+from hessian_penalty.cli.model_tables import print_models
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.cli.protocol_options import split_protocol
 from hessian_penalty.errors import UserError
@@ -56,19 +56,19 @@ class Command:
         )  # fmt: skip
         study.make()
         study.measure()
-        table = write_results(study, command_line())
-        print_table(table)
+        for table in write_results(study, command_line()):
+            print_table(table)
         print(f"{out / 'table.md'}, {out / 'results.json'}; open {(out / 'report.html').resolve()} in a browser.")
 
 
 def print_table(table: StudyTable) -> None:
-    """A row a measure, a column a model."""
-    shown = Table(Column("measure", no_wrap=True), *(Column(model, justify="right") for model in table.models))
-    for row in table.rows:
-        best = table.best(row)
-        cells = [f"[bold]{text}[/]" if m in best else text for m in table.models for text in [table.cell(m, row)]]
-        shown.add_row(table.label(row), *cells)
-    Console().print(shown)
+    """A row a measure, a column a model; the best mean in bold."""
+    best = {row: table.best(row) for row in table.rows}
+    columns = {
+        model: [Text(table.cell(model, row), "bold" if model in best[row] else "") for row in table.rows]
+        for model in table.models
+    }
+    print_models([table.label(row) for row in table.rows], columns)
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -177,10 +177,10 @@ def measure(entry: ModelEntry, key: str) -> float | None:
     return value_of(entry.measures, key)
 
 
-def known_rows(records: Iterable[Mapping[str, Any]]) -> list[MeasureRow]:
+def known_rows(records: Iterable[Mapping[str, Any]], rows: Iterable[MeasureRow] = ROWS) -> list[MeasureRow]:
     """The measures that one of the records has at least."""
     records = list(records)
-    return [row for row in ROWS if any(value_of(record, row.key) is not None for record in records)]
+    return [row for row in rows if any(value_of(record, row.key) is not None for record in records)]
 
 
 def relative_change(entry: ModelEntry, reference: ModelEntry, key: str) -> float | None:

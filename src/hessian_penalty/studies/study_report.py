@@ -13,8 +13,11 @@ from hessian_penalty.runs import atomic_path, write_json
 from hessian_penalty.studies.arm_making import divergence_of, seconds_of
 from hessian_penalty.studies.arms import with_starts
 from hessian_penalty.studies.comparison import run_entry
+from hessian_penalty.studies.faults import FAULT_ROWS, fault_records
 from hessian_penalty.studies.study import Study
 from hessian_penalty.studies.study_table import StudyTable
+
+FAULTS = "What goes wrong"
 
 
 def facts(study: Study) -> dict[str, Any]:
@@ -35,18 +38,20 @@ def facts(study: Study) -> dict[str, Any]:
     }
 
 
-def write_results(study: Study, command: str | None = None) -> StudyTable:
+def write_results(study: Study, command: str | None = None) -> tuple[StudyTable, StudyTable]:
     """Write all three from what was measured.
 
-    Raises:
-        UserError: no model could be made.
+    Returns:
+        The table of measures, and that of what went wrong.
     """
-    table = StudyTable(study.measures())
+    records = {model: {seed: m.record() for seed, m in seeds.items()} for model, seeds in study.measures().items()}
+    table, faults = StudyTable(records), StudyTable(fault_records(records), FAULT_ROWS)
     known = facts(study)
-    write_json(study.out / "results.json", {**known, **table.record()})
+    results = {"summary": table.record(), "faults": faults.record(), "measures": records}
+    write_json(study.out / "results.json", {**known, **results})
     caption = describe(known)
     with atomic_path(study.out / "table.md") as temporary:
-        temporary.write_text(f"{table.markdown()}\n{caption}\n")
+        temporary.write_text(f"{table.markdown()}\n{caption}\n\n{FAULTS}:\n\n{faults.markdown()}")
     evaluator = study.evaluator
     first = study.seeds[0]
     entries = [
@@ -55,12 +60,15 @@ def write_results(study: Study, command: str | None = None) -> StudyTable:
         if study.is_there(arm, first)
     ]
     if entries:
-        summary = tag("section", tag("h2", f"All of {study.config.seeds} seeds"), table.html(caption), class_="group")
+        summary = tag(
+            "section", tag("h2", f"All of {study.config.seeds} seeds"), table.html(caption), tag("h3", FAULTS),
+            faults.html("Mean ± standard deviation over the same seeds."), class_="group",
+        )  # fmt: skip
         write_report(
             study.out / "report.html", f"{study.preset}: every method, measured", [ModelGroup("Seed 0", entries)],
             summary=Html(summary), command=command,
         )  # fmt: skip
-    return table
+    return table, faults
 
 
 def describe(known: dict[str, Any]) -> str:

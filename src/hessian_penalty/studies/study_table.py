@@ -1,15 +1,13 @@
 """The result of a study: mean and spread of every measure over the seeds, as text, JSON and a part of a page."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.reports.markup import Html, tag
-from hessian_penalty.reports.measures_table import MeasureRow, known_rows, value_of
-
-Found = Mapping[str, Mapping[int, Measures]]  # model → seed → measures
+from hessian_penalty.reports.measures_table import ROWS, MeasureRow, known_rows, value_of
+from hessian_penalty.studies.faults import Records
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,15 @@ class StudyTable:
     []
 
     Args:
-        found: what was measured.
+        records: what was measured.
+        rows: what is shown of it, where a model has it.
     """
 
-    def __init__(self, found: Found) -> None:
-        self._records = {
-            model: {seed: measures.record() for seed, measures in seeds.items()} for model, seeds in found.items()
-        }
-        self.models = list(found)
-        self._all = [record for records in self._records.values() for record in records.values()]
-        self.rows = known_rows(self._all)
+    def __init__(self, records: Records, rows: Iterable[MeasureRow] = ROWS) -> None:
+        self._records = records
+        self.models = list(records)
+        self._all = [record for seeds in records.values() for record in seeds.values()]
+        self.rows = known_rows(self._all, rows)
 
     def spread(self, model: str, row: MeasureRow) -> Spread | None:
         """A measure of a model; None where no seed has it."""
@@ -67,7 +64,7 @@ class StudyTable:
         if spread is None:
             return "–"
         shown = row.show(spread.mean)
-        return shown if spread.deviation is None else f"{shown} ± {row.show(spread.deviation)}"
+        return shown if spread.deviation is None else f"{shown} ± {row.show(spread.deviation).lstrip('+±')}"
 
     def best(self, row: MeasureRow) -> set[str]:
         """The model with the best mean; none where no way is better."""
@@ -107,7 +104,7 @@ class StudyTable:
         return tag("div", table, class_="scroll")
 
     def record(self) -> dict[str, Any]:
-        """As JSON takes it: mean, deviation and the values of each seed, and everything that was measured."""
+        """Mean, deviation and the values of each seed, by model and measure, as JSON takes it."""
         summary: dict[str, Any] = {}
         for model in self.models:
             spreads = {row.key: self.spread(model, row) for row in self.rows}
@@ -116,4 +113,4 @@ class StudyTable:
                 for key, spread in spreads.items()
                 if spread is not None
             }
-        return {"summary": summary, "measures": self._records}
+        return summary
