@@ -36,17 +36,28 @@ def squares(small_dataset, tmp_path_factory):
 
 def test_measures_are_kept_and_found_again(small_run, small_dataset):
     first = Evaluator(QUICK, small_dataset, 16)(small_run)
-    again = Evaluator(QUICK, small_dataset, 16)(small_run, lambda part: pytest.fail(f"{part} was taken again"))
+    again = Evaluator(QUICK, small_dataset, 16)(small_run, lambda part, share: pytest.fail(f"{part} was taken again"))
     assert again.record() == first.record()
     assert first.frechet is not None
     assert first.extractor == "efficientnet-lite0"
 
 
+def test_each_part_tells_how_far_it_is(small_run, squares):
+    protocol = dataclasses.replace(QUICK, path_length_pairs=20, predictability_pairs=20, audit_images=120)
+    told = {}
+    Evaluator(protocol, squares, 16)(small_run, lambda part, share: told.setdefault(part, []).append(share))
+    assert {part: len(shares) for part, shares in told.items()} == {  # 0, and then one for each batch or repeat
+        "activeness": 1, "Hessians": 1, "distances": 3, "path length": 4, "predictability": 4, "factor audit": 9,
+    }  # fmt: skip
+    assert all(shares == sorted(shares) and shares[0] == 0 for shares in told.values())
+    assert [told[part][-1] for part in ("distances", "path length", "predictability", "factor audit")] == [1] * 4
+
+
 def test_only_what_changed_is_taken_again(small_run, small_dataset):
     def taken(protocol, dataset=small_dataset):
-        parts = []
-        Evaluator(protocol, dataset, 16)(small_run, parts.append)
-        return parts
+        parts = {}
+        Evaluator(protocol, dataset, 16)(small_run, parts.setdefault)
+        return list(parts)
 
     taken(QUICK)
     assert taken(dataclasses.replace(QUICK, batch_size=8)) == []
@@ -67,7 +78,7 @@ def test_what_another_protocol_took_is_not_lost(small_run, small_dataset):
     long, short = (dataclasses.replace(QUICK, seed=9, hessian_samples=count) for count in (5, 2))
     first = Evaluator(long, small_dataset, 16)(small_run)
     assert Evaluator(short, small_dataset, 16)(small_run).penalty != first.penalty
-    again = Evaluator(long, small_dataset, 16)(small_run, lambda part: pytest.fail(f"{part} was taken again"))
+    again = Evaluator(long, small_dataset, 16)(small_run, lambda part, share: pytest.fail(f"{part} was taken again"))
     assert again == first
 
 
@@ -78,7 +89,7 @@ def test_other_weights_are_measured_anew_and_old_values_go(small_run, tmp_path):
     checkpoint = run.latest_checkpoint()
     shutil.copy(checkpoint / "generator.safetensors", checkpoint / "ema.safetensors")
     parts = []
-    Evaluator(QUICK, None)(run, parts.append)
+    Evaluator(QUICK, None)(run, lambda part, share: parts.append(part))
     assert parts == list(PARTS)
     assert len(read_json(run.path / "measures.json")["taken"]) == len(PARTS)
 
@@ -86,14 +97,14 @@ def test_other_weights_are_measured_anew_and_old_values_go(small_run, tmp_path):
 def test_what_was_taken_before_an_interruption_is_kept(small_run, small_dataset):
     protocol = dataclasses.replace(QUICK, seed=7)
 
-    def interrupt(part):
+    def interrupt(part, share):
         if part == "distances":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Evaluator(protocol, small_dataset, 16)(small_run, interrupt)
     parts = []
-    Evaluator(protocol, small_dataset, 16)(small_run, parts.append)
+    Evaluator(protocol, small_dataset, 16)(small_run, lambda part, share: parts.append(part))
     assert parts[0] == "distances"
 
 
@@ -129,7 +140,7 @@ def test_every_measure_at_once_survives_the_file(small_run, squares):
     found = Evaluator(protocol, squares, 16)(small_run)
     assert all(value is not None for value in found.record().values())
     assert found.audit.factors == ("x",) and len(found.audit.mutual_information) == 4
-    again = Evaluator(protocol, squares, 16)(small_run, lambda part: pytest.fail(part))
+    again = Evaluator(protocol, squares, 16)(small_run, lambda part, share: pytest.fail(part))
     assert again == found
 
 

@@ -18,6 +18,7 @@ from hessian_penalty.metrics.interactions import hessian_statistics
 from hessian_penalty.metrics.kernel_distance import kernel_distance
 from hessian_penalty.metrics.path_length import path_length
 from hessian_penalty.metrics.predictability import variation_predictability
+from hessian_penalty.metrics.progress import Progress, told
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.penalty.diagonality import off_diagonal_share
 
@@ -72,9 +73,11 @@ class Measures:
 
 
 @torch.no_grad()
-def generated_batches(G: Generator, count: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
+def generated_batches(
+    G: Generator, count: int, batch_size: int, rng: torch.Generator, progress: Progress | None = None
+) -> Iterator[Tensor]:
     """`count` random images in batches."""
-    for start in range(0, count, batch_size):
+    for start in told(range(0, count, batch_size), progress):
         yield G(G.sample_latents(min(batch_size, count - start), rng))
 
 
@@ -87,20 +90,20 @@ class Part:
         settings: fields of `MeasureProtocol` on which they depend, besides `batch_size` (which changes no value beyond
             rounding) and `seed`.
         of_data: whether they depend on the data set.
-        take: takes them; nothing where the protocol leaves them out or there is no data for them.
+        take: takes them and tells how far it is; nothing where the protocol leaves them out or data is lacking.
     """
 
     gives: tuple[str, ...]
     settings: tuple[str, ...]
     of_data: bool
-    take: Callable[[Generator, Instruments], dict[str, Any]]
+    take: Callable[[Generator, Instruments, Progress | None], dict[str, Any]]
 
 
 def _rng(protocol: MeasureProtocol, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(protocol.seed * 1000 + stream)
 
 
-def _activeness(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _activeness(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     sizes: Any = {"samples": tools.protocol.activeness_samples, "batch_size": tools.protocol.batch_size}
     active = activeness(G, **sizes, rng=_rng(tools.protocol, 0))
     published = activeness_published(G, **sizes, rng=_rng(tools.protocol, 1))
@@ -111,7 +114,7 @@ def _activeness(G: Generator, tools: Instruments) -> dict[str, Any]:
     }
 
 
-def _hessian(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _hessian(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     z = G.sample_latents(tools.protocol.hessian_samples, _rng(tools.protocol, 2))
     energy, magnitude, diagonality = hessian_statistics(G, z, batch_size=tools.protocol.batch_size)
     return {
@@ -123,11 +126,11 @@ def _hessian(G: Generator, tools: Instruments) -> dict[str, Any]:
     }
 
 
-def _distances(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _distances(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     if tools.reference is None:
         return {}
     protocol = tools.protocol
-    batches = generated_batches(G, protocol.frechet_images, protocol.batch_size, _rng(protocol, 3))
+    batches = generated_batches(G, protocol.frechet_images, protocol.batch_size, _rng(protocol, 3), progress)
     features = image_features(tools.extractor, batches)
     found = {"frechet": frechet_distance(features, tools.reference), "extractor": protocol.extractor}
     if protocol.kernel_subsets:
@@ -136,29 +139,29 @@ def _distances(G: Generator, tools: Instruments) -> dict[str, Any]:
     return found
 
 
-def _path_length(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _path_length(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     if tools.distance is None:
         return {}
     protocol = tools.protocol
     sizes: Any = {"pairs": protocol.path_length_pairs, "batch_size": protocol.batch_size}
-    found = path_length(G, tools.distance, **sizes, rng=_rng(protocol, 4))
+    found = path_length(G, tools.distance, **sizes, rng=_rng(protocol, 4), progress=progress)
     return {"path_length": found.mean, "perceptual_distance": protocol.perceptual_distance}
 
 
-def _predictability(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _predictability(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     protocol = tools.protocol
     if not protocol.predictability_pairs or G.latent_dim < 2:
         return {}
-    found = variation_predictability(G, pairs=protocol.predictability_pairs, seed=protocol.seed)
+    found = variation_predictability(G, pairs=protocol.predictability_pairs, seed=protocol.seed, progress=progress)
     return {"predictability": found.accuracy, "predictability_repeats": found.accuracies}
 
 
 @torch.no_grad()
-def _audit(G: Generator, tools: Instruments) -> dict[str, Any]:
+def _audit(G: Generator, tools: Instruments, progress: Progress | None) -> dict[str, Any]:
     if tools.probe is None or G.latent_dim < 2:
         return {}
     z = G.sample_latents(tools.protocol.audit_images, _rng(tools.protocol, 5))
-    factors = tools.probe(G(rows) for rows in z.split(tools.protocol.batch_size))
+    factors = tools.probe(G(rows) for rows in told(z.split(tools.protocol.batch_size), progress))
     return {"audit": factor_audit(z.cpu(), factors, tools.probe.scores, seed=tools.protocol.seed)}
 
 
@@ -193,5 +196,5 @@ def measure(G: Generator, tools: Instruments) -> Measures:
     """
     found: dict[str, Any] = {}
     for part in PARTS.values():
-        found |= part.take(G, tools)
+        found |= part.take(G, tools, None)
     return Measures(tools.protocol, **found)

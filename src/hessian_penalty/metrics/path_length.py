@@ -11,6 +11,7 @@ from torch import Tensor
 from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.generators.protocol import Generator
 from hessian_penalty.metrics.perceptual import PerceptualDistance
+from hessian_penalty.metrics.progress import Progress, told
 from hessian_penalty.penalty.conditions import Conditions
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
 from hessian_penalty.penalty.replay import noise_of
@@ -62,6 +63,7 @@ def path_length(
     batch_size: int = 64,
     rng: torch.Generator | None = None,
     trim: tuple[float, float] = (1.0, 99.0),
+    progress: Progress | None = None,
     **conditions: Any,
 ) -> PathLength:
     r"""Perceptual path length in z, at the paths' ends: the mean of :math:`d(G(z), G(z(ε))) / ε^2` over pairs.
@@ -90,6 +92,7 @@ def path_length(
         epsilon: step, as a fraction of the arc, in (0, 1].
         batch_size: latents a pass; bounds memory.
         trim: percentiles between which distances count, themselves included.
+        progress: told after each pass.
         conditions: further arguments of G; tensors with one entry for each of the pairs follow them.
 
     Raises:
@@ -109,7 +112,7 @@ def path_length(
     starts, ends = G.sample_latents(pairs, rng), G.sample_latents(pairs, rng)
     of_pairs = Conditions.for_batch(conditions, pairs)
     found = []
-    for rows in torch.arange(pairs, device=starts.device).split(max(1, batch_size // 2)):
+    for rows in told(torch.arange(pairs, device=starts.device).split(max(1, batch_size // 2)), progress):
         z = starts[rows]
         points = torch.stack([z, slerp(z, ends[rows], epsilon)])  # (2, B, n)
         chosen = of_pairs.select(rows)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hessian_penalty.errors import UserError, check_number
 from hessian_penalty.generators.protocol import Generator
+from hessian_penalty.metrics.progress import Progress, told
 from hessian_penalty.metrics.residual_network import ResidualNetwork, train_network
 from hessian_penalty.penalty.conditions import Conditions
 from hessian_penalty.penalty.evaluation import Evaluator, Passes
@@ -50,6 +51,7 @@ def variation_predictability(
     latents: Sequence[int] | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    progress: Progress | None = None,
     **conditions: Any,
 ) -> Predictability:
     """Variation predictability (VP): held-out accuracy of a network that tells which latent a pair differs in.
@@ -74,6 +76,7 @@ def variation_predictability(
         latents: components that may change; None takes all.
         batch_size: latents a pass of G; bounds memory.
         seed: of pairs and networks.
+        progress: told after each repeat.
         conditions: further arguments of G; tensors with one entry for each of the pairs follow them.
 
     Raises:
@@ -89,7 +92,7 @@ def variation_predictability(
     components = _components(latents, G.latent_dim)
     rng = torch.Generator().manual_seed(seed)
     accuracies = []
-    for _ in range(repeats):
+    for _ in told(range(repeats), progress):
         changed = torch.randint(len(components), (pairs,), generator=rng)
         differences = _differences(G, components[changed], batch_size, rng, conditions)
         accuracies.append(_accuracy(differences, changed.to(differences.device), len(components), training, rng))

@@ -14,7 +14,8 @@ from torch import Tensor
 from hessian_penalty.cache import cached_tensors
 from hessian_penalty.data.image_dataset import Factor, ImageDataset, sha256
 from hessian_penalty.errors import UserError
-from hessian_penalty.metrics.residual_network import Progress, ResidualNetwork, train_network
+from hessian_penalty.metrics.progress import Progress
+from hessian_penalty.metrics.residual_network import ResidualNetwork, train_network
 
 VERSION = 1  # raise it with whatever changes a probe
 FEWEST_IMAGES = 100

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hessian_penalty.errors import UserError, check_number
-
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
+from hessian_penalty.metrics.progress import Progress
 
 FIRST_WIDTH, WIDTH = 16, 32  # channels after the stem, and of all blocks
 MAP_PIXELS = 4  # of the last feature map, which is flattened: its pixels tell places apart

@@ -11,7 +11,7 @@ from hessian_penalty.reports.page import write_report
 from hessian_penalty.runs import RunFolder
 from hessian_penalty.studies.evaluation import Evaluator
 
-Progress = Callable[[int, int, str], None]  # (measures done, measures in all, the next one)
+Progress = Callable[[float, float, str], None]  # (measures done, measures in all, the next one)
 
 
 def describe(run: RunFolder) -> str:
@@ -98,9 +98,9 @@ def measure_runs(
     total = len(runs) * len(PARTS)
     for index, (name, run) in enumerate(named.items()):
 
-        def tell(part: str, name: str = name, done: int = index * len(PARTS)) -> None:
+        def tell(part: str, share: float, name: str = name, done: int = index * len(PARTS)) -> None:
             if progress:
-                progress(done + list(PARTS).index(part), total, f"{name}: {part}")
+                progress(done + list(PARTS).index(part) + share, total, f"{name}: {part}")
 
         found[name] = evaluator(run, tell)
     if progress:

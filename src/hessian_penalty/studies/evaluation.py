@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from hessian_penalty.data.image_dataset import ImageDataset, sha256
@@ -40,14 +41,14 @@ class Evaluator:
         self.tools = Instruments(protocol, dataset, resolution)
 
     def __call__(
-        self, run: RunFolder, tell: Callable[[str], None] | None = None, *, parts: Sequence[str] = tuple(PARTS)
+        self, run: RunFolder, tell: Callable[[str, float], None] | None = None, *, parts: Sequence[str] = tuple(PARTS)
     ) -> Measures:
         """The run's measures: from its measures.json where they are still valid, else taken and kept there one by one.
 
         What other protocols gave for the same weights stays there too, so that no hours are lost.
 
         Args:
-            tell: called with the name of what is measured next.
+            tell: called with the name of what is measured, and how much of it is done, from 0 to 1.
             parts: of `PARTS`; those that give what `Measures` must have among them.
         """
         path = run.path / "measures.json"
@@ -58,10 +59,11 @@ class Evaluator:
             key = self._key(part, run)
             values = next((entry["values"] for entry in taken if (entry["part"], entry["of"]) == (name, key)), None)
             if values is None:
-                if tell:
-                    tell(name)
+                progress = partial(_tell_share, tell, name) if tell else None
+                if progress:
+                    progress(0, 1)
                 generator = generator or load_generator(run)
-                found = part.take(generator, self.tools)
+                found = part.take(generator, self.tools, progress)
                 values = {field: _plain(found.get(field)) for field in part.gives}
                 taken.append({"part": name, "of": key, "values": values})
                 write_json(path, {"measures": measures | values, "taken": taken})
@@ -75,6 +77,10 @@ class Evaluator:
             "data": _content(self.dataset) if self.dataset and part.of_data else None,
             "protocol": {name: getattr(self.protocol, name) for name in (*part.settings, "seed")},
         }
+
+
+def _tell_share(tell: Callable[[str, float], None], name: str, done: int, total: int) -> None:
+    tell(name, done / total)
 
 
 def kept_audit(run: RunFolder) -> dict[str, Any] | None:
