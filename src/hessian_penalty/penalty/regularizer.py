@@ -91,9 +91,10 @@ class Regularizer:
         chunk_size: int | None = PenaltySettings.chunk_size,
         scale_free: bool = PenaltySettings.scale_free,
         scale_epsilon: bool = PenaltySettings.scale_epsilon,
+        relative: bool = PenaltySettings.relative,
     ) -> None:
         self.settings = PenaltySettings(
-            k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon
+            k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon, relative
         )
         if reduction == "none":
             raise ValueError("`reduction='none'` gives no scalar loss; use 'max', 'mean' or a callable.")

@@ -63,6 +63,7 @@ def make_penalty(config: PenaltyConfig, generator: ProGANGenerator, average: Pro
             epsilon=config.epsilon,
             reduction=config.reduction,
             scale_free=config.scale_free,
+            relative=config.relative,
             start_kimg=config.start_kimg,
             ramp_kimg=config.ramp_kimg,
             interval=config.interval,
