@@ -27,6 +27,7 @@ from hessian_penalty.studies.evaluation import Evaluator
 from hessian_penalty.studies.rotation import rotate_run
 from hessian_penalty.training.callbacks import LiveProgress
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
+from hessian_penalty.training.presets import PRESETS
 from hessian_penalty.training.session import resume_run, start_run
 
 Stage = Callable[[str], AbstractContextManager[Callable[..., None]]]  # title → a bar: update(done, total)
@@ -64,7 +65,7 @@ class DemoConfig:
     seed: int = 0
     finetune_kimg: float = 16.0
     penalty: PenaltyConfig = field(
-        default_factory=lambda: PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
+        default_factory=lambda: PRESETS["clevr-simple-tiny"].training("hessian", finetune=True).penalty
     )
     search: HessianSearch = field(default_factory=HessianSearch)
     protocol: MeasureProtocol = field(
