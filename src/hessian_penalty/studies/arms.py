@@ -36,15 +36,15 @@ ARMS = {
         Arm("vanilla", "An ordinary generator, trained without any penalty.", "vanilla", start="start"),
         Arm("infogan", "InfoGAN: a head of the critic infers as many latents as there are factors.", "infogan"),
         Arm("orojar", "Orthogonal Jacobian Regularization from scratch.", "orojar"),
-        Arm("hessian", "The Hessian Penalty from scratch.", "hessian"),
+        Arm("published", "The Hessian Penalty from scratch with the paper's weight and maximum.", "published"),
+        Arm("hessian", "The Hessian Penalty from scratch, with this package's settings.", "hessian"),
         Arm("finetuned", "The start trained on with the Hessian Penalty.", "hessian", start="start"),
         Arm("rotated", "The vanilla model turned onto its directions: no training.", None, start="vanilla"),
         Arm("start-rotated", "The start turned onto its directions.", None, start="start", compared=False),
         Arm("rotated-finetuned", "That trained on with the Hessian Penalty.", "hessian", start="start-rotated"),
-        Arm("published", "The Hessian Penalty from scratch with the paper's weight and maximum.", "published"),
     )
 }
-DEFAULT_ARMS = ("vanilla", "infogan", "orojar", "hessian", "finetuned", "rotated", "rotated-finetuned")
+DEFAULT_ARMS = tuple(name for name, arm in ARMS.items() if arm.compared)
 
 
 def with_starts(names: Sequence[str]) -> list[Arm]:
