@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hessian_penalty.errors import UserError
+from hessian_penalty.folder_lock import exclusive
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
 from hessian_penalty.studies import arm_making
@@ -86,12 +87,23 @@ def test_progress_ends_where_everything_is_done(study, bars):
 
 @pytest.mark.slow
 def test_a_repeated_command_makes_nothing_again(study):
-    before = {path: path.stat().st_mtime_ns for path in study.out.rglob("*") if path.name != "study.json"}
+    before = {
+        path: path.stat().st_mtime_ns for path in study.out.rglob("*") if path.name not in ("study.json", ".lock")
+    }
     again = Study("small", SHORT, study.out, data=study.dataset.path, workers=1, stage=silent)
     again.make()
     again.measure()
-    after = {path: path.stat().st_mtime_ns for path in study.out.rglob("*") if path.name != "study.json"}
+    after = {path: path.stat().st_mtime_ns for path in study.out.rglob("*") if path.name not in ("study.json", ".lock")}
     assert {path for path in before if path.is_file() and before[path] != after.get(path)} == set()
+
+
+@pytest.mark.slow
+def test_two_commands_do_not_work_in_one_folder(study):
+    again = Study("small", SHORT, study.out, data=study.dataset.path, workers=1, stage=silent)
+    with exclusive(study.out):
+        for step in (again.make, again.measure):
+            with pytest.raises(UserError, match="Another process is at work in"):
+                step()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hessian_penalty.errors import UserError
+from hessian_penalty.folder_lock import exclusive
 from hessian_penalty.generators.loading import load_generator
 from hessian_penalty.generators.progan import ProGANConfig
 from hessian_penalty.runs import RunFolder, write_json
@@ -114,6 +115,14 @@ def test_a_second_interruption_stops_at_once(tmp_path):
         trainer.train()
     assert trainer.run.checkpoints() == []
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    trainer = make(tmp_path / "run")
+    with exclusive(trainer.run.path), pytest.raises(UserError, match="Another process is at work in"):
+        trainer.train()
+    assert trainer.kimg == 0
+    trainer.train()
 
 
 def test_an_ignored_interruption_stays_ignored(tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.directions.hessian import HessianSearch
 from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
+from hessian_penalty.folder_lock import exclusive
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.reports.entry import ModelGroup
@@ -128,8 +129,12 @@ class Demo:
         """Do what is left to do; returns what summary.json holds.
 
         Raises:
-            UserError: the folder holds a demo with other settings.
+            UserError: the folder holds a demo with other settings, or another process is at work in it.
         """
+        with exclusive(self.out):
+            return self._run(command)
+
+    def _run(self, command: str | None) -> dict[str, Any]:
         self._check_settings()
         groups: list[ModelGroup] = []
         summary: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hessian_penalty.data.image_dataset import ImageDataset
 from hessian_penalty.errors import LARGEST_SEED, UserError, check_number
+from hessian_penalty.folder_lock import exclusive
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.runs import RunFolder, read_record, write_json
@@ -144,7 +145,8 @@ class Study:
 
     def _run(self, tasks: list[Task], watch: Callable[[int], None]) -> None:
         threads = max(1, (os.cpu_count() or 1) // self._workers)
-        failed = run_tasks(tasks, workers=self._workers, threads=threads, watch=watch)
+        with exclusive(self.out):
+            failed = run_tasks(tasks, workers=self._workers, threads=threads, watch=watch)
         for name, error in failed.items():
             if not isinstance(error, DivergedRun):
                 raise UserError(f"{name}: {error}")

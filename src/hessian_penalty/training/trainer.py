@@ -1,5 +1,6 @@
 """The training loop: critic step, generator step with the penalty, moving average, growth, snapshots."""
 
+import contextlib
 import copy
 import dataclasses
 import shutil
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from hessian_penalty.errors import UserError
+from hessian_penalty.folder_lock import exclusive
 from hessian_penalty.generators.progan import ProGANGenerator
 from hessian_penalty.generators.progan_critic import ProGANCritic
 from hessian_penalty.runs import RunFolder
@@ -141,7 +143,12 @@ class Trainer:
 
         Raises:
             DivergedRun: a loss or weight is not finite or has run away; names the last good checkpoint.
+            UserError: another process trains this run.
         """
+        with exclusive(self.run.path) if self.run else contextlib.nullcontext():
+            self._train()
+
+    def _train(self) -> None:
         total = round(self.config.total_kimg * 1000)
         sums: dict[str, list[float]] = {}
         last_log, last_time, last_images = self.kimg, time.perf_counter(), self.state.images_seen
