@@ -5,8 +5,8 @@
 
 Every setting trains the study's start of seed 0 on, most of them from its rotated form; after 8 kimg the better
 half goes on to 16. First come those whose Fréchet distance is within 5% of the same training without a penalty, by the
-mean of the factor audit's scores; then the others, by their distance. The winner is the tiny presets' penalty;
-study holds over three seeds. Interrupted, it goes on when repeated.
+mean of the factor audit's scores; then the others, by their distance. What the tiny presets took from it is told in
+docs/results.md. Interrupted, it goes on when repeated.
 """
 
 import argparse
