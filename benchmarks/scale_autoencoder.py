@@ -1,4 +1,4 @@
-"""What the plain, the scale-free and the relative penalty do to an autoencoder, whose code's scale is learned.
+"""What the plain penalty and the scale-free one do to an autoencoder, whose code's scale is learned.
 
     python benchmarks/scale_autoencoder.py [--seed 0] [--out FILE]
 
@@ -26,15 +26,12 @@ RESULTS = Path(__file__).parent / "results" / "scale_autoencoder.json"
 CODE, BATCH, STEPS = 8, 64, 600  # components; images a step; steps, first without the penalty and then with it
 INNER = "act1"  # decoder activations whose scale is free: the next layer can undo it
 BOTH = {"scale_free": True, "scale_epsilon": True}
-RELATIVE = {"relative": True, "scale_epsilon": True}
 ARMS = {  # `start`: a fixed weight, at which the gradient is this fraction of the main one at the start
     "no penalty": {"start": 0.0},
     "plain, fixed": {"start": 1.0},
     "plain, adaptive": {"adaptive": 0.5},
     "scale-free, fixed": {"start": 1.0, **BOTH},
     "scale-free, adaptive": {"adaptive": 0.5, **BOTH},
-    "relative, adaptive": {"adaptive": 0.5, **RELATIVE},
-    "relative, adaptive, twice": {"adaptive": 1.0, **RELATIVE},
     "plain, fixed, inner": {"start": 1.0, "layers": INNER},
     "scale-free, adaptive, inner": {"adaptive": 0.5, "layers": INNER, **BOTH},
 }

@@ -83,7 +83,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     ("words", "expected"),
     [
         ([], {}),
-        (["--method", "hessian"], {"form": "hessian", "adaptive": 0.1, "relative": True, "ramp_kimg": 4.0}),
+        (["--method", "hessian"], {"form": "hessian", "adaptive": 0.02, "scale_free": True, "ramp_kimg": 4.0}),
         (["--method=orojar", "--penalty.adaptive", "0.5"], {"form": "orojar", "adaptive": 0.5}),
         (["--method", "infogan"], {"adaptive": 0.0}),
     ],

@@ -42,8 +42,6 @@ def test_descriptions_follow_the_configuration(copied_run):
     assert describe(copied_run("a")) == "Trained without the penalty."
     tuned = copied_run("b", penalty={"adaptive": 0.1}, provenance={"finetuned_from": "rotated"})
     assert describe(tuned) == "Trained with the Hessian Penalty at 10% of the main gradient, starting from rotated."
-    relative = describe(copied_run("f", penalty={"adaptive": 0.1, "relative": True}))
-    assert relative == "Trained with the Hessian Penalty, relative to the curvature, at 10% of the main gradient."
     fixed = copied_run("c", penalty={"weight": 0.25}, provenance={"rotated": {"method": "hessian"}})
     assert "weight 0.25, then rotated onto the directions found in it" in describe(fixed)
     orojar = copied_run("d", penalty={"adaptive": 0.02, "form": "orojar"})

@@ -36,9 +36,15 @@ def test_changes_are_against_vanilla_of_the_same_seed():
     assert table.cell("vanilla", FAULT_ROWS[0]) == "–"
 
 
+def test_curvature_is_all_of_the_squared_entries():
+    bent, flat = (record([]) | {"penalty": p, "off_diagonal_share": s} for p, s in ((8.0, 0.5), (2.0, 0.25)))
+    faults = fault_records({"vanilla": {0: bent}, "tuned": {0: flat}})
+    assert faults["tuned"][0]["curvature_change"] == pytest.approx(-0.5)
+
+
 def test_dead_latents_are_those_below_a_twentieth_of_the_most_active():
     assert only(record([], activeness=(2.0, 0.11, 0.09, 0.0)))["dead_latents"] == 2
-    assert only(record([], activeness=(0.0, 0.0)))["dead_latents"] == 0
+    assert only(record([], activeness=(0.0, 0.0)))["dead_latents"] == 2
 
 
 def test_lost_and_mixed_factors_are_counted_by_the_names_of_the_latents():
@@ -60,4 +66,4 @@ def test_confusion_of_x_and_y_is_the_share_of_the_other_coordinate():
 
 def test_without_ground_truth_only_what_can_be_seen_is_told():
     faults = only({"activeness": [1.0], "frechet": None})
-    assert faults == {"frechet_change": None, "activeness_change": None, "dead_latents": 0.0}
+    assert faults == {"frechet_change": None, "activeness_change": None, "curvature_change": None, "dead_latents": 0.0}

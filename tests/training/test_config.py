@@ -19,7 +19,6 @@ def test_vanilla_by_default():
     [
         (PenaltyConfig, {"weight": -1.0}, "penalty.weight must be a finite number at least 0, got -1"),
         (PenaltyConfig, {"weight": 1.0, "adaptive": 0.1}, "exclude each other"),
-        (PenaltyConfig, {"relative": True, "scale_free": True}, "exclude each other: add --penalty.no-relative"),
         (PenaltyConfig, {"reduction": "sum"}, "penalty.reduction must be max or mean, got 'sum'"),
         (PenaltyConfig, {"form": "huber"}, "penalty.form must be hessian or orojar, got 'huber'"),
         (PenaltyConfig, {"weight": math.nan}, "penalty.weight must be a finite number at least 0, got nan"),

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from hessian_penalty.generators.progan import ProGANConfig, ProGANGenerator
-from hessian_penalty.penalty import hessian_penalty
 from hessian_penalty.training.arithmetic import count_step
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
-from hessian_penalty.training.regularization import make_penalty
+from hessian_penalty.training.regularization import AtAverage, make_penalty
 
 SMALL = ProGANConfig(latent_dim=4, channels=(8, 8))
 PENALTY = PenaltyConfig(weight=1.0, reduction="mean", scale_free=True, of_average=True)
@@ -54,22 +53,10 @@ def test_value_and_gradient_are_those_at_the_average_and_reach_the_generator(
     assert not torch.equal(found, loss_of(replace(config, of_average=False), generator))  # the networks do differ
 
 
-def test_a_run_can_have_the_relative_form() -> None:
-    generator, average = pair()
-    z = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    penalty = make_penalty(PenaltyConfig(weight=1.0, reduction="mean", relative=True), generator, average)
-    assert penalty is not None
-    found = penalty(z, rng=torch.Generator().manual_seed(2))
-    wanted = hessian_penalty(generator, z, reduction="mean", relative=True, rng=torch.Generator().manual_seed(2))
-    assert 0 < found < 1 and torch.equal(found, wanted)
-
-
-def test_the_relative_step_is_counted_with_its_centre() -> None:
-    config = TrainingConfig(SMALL, PenaltyConfig(weight=1.0, reduction="mean", relative=True), batch_size=8)
-    plain = replace(config, penalty=replace(config.penalty, relative=False))
-    vanilla = replace(config, penalty=PenaltyConfig())
-    ratio = (count_step(config).flop - count_step(vanilla).flop) / (count_step(plain).flop - count_step(vanilla).flop)
-    assert ratio == pytest.approx(4 / 3, rel=0.02)  # passes besides the training step's own
+def test_images_are_exactly_those_of_the_average() -> None:
+    generator, average = (network.float() for network in pair())
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(AtAverage(generator, average)(z), average(z))
 
 
 def test_its_step_is_counted() -> None:

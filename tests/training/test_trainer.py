@@ -118,11 +118,16 @@ def test_a_second_interruption_stops_at_once(tmp_path):
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
-    trainer = make(tmp_path / "run")
-    with exclusive(trainer.run.path), pytest.raises(UserError, match="Another process is at work in"):
-        trainer.train()
-    assert trainer.kimg == 0
-    trainer.train()
+    first = make(tmp_path / "run", callbacks=[StopAt()])
+    with pytest.raises(RuntimeError, match="killed"):
+        first.train()
+    recorded = first.run.metrics_path.read_text()
+    second = Trainer(CONFIG, Pictures(), first.run, accelerator="cpu")
+    with exclusive(first.run.path), pytest.raises(UserError, match="Another process is at work in"):
+        second.resume()
+        second.train()
+    assert second.kimg == 0.032 and first.run.metrics_path.read_text() == recorded  # up to 0.048
+    second.train()
 
 
 def test_an_ignored_interruption_stays_ignored(tmp_path):

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from hessian_penalty.penalty.arguments import check_generator
 from hessian_penalty.penalty.compiler import outside_compiler
 from hessian_penalty.penalty.distributed import maxima_over_processes
-from hessian_penalty.penalty.elements import CollapsedError, batch_variances, check_finite, reduce_elements
+from hessian_penalty.penalty.elements import batch_variances, check_finite, reduce_elements
 from hessian_penalty.penalty.evaluation import Evaluator, Passes, check_latents
 from hessian_penalty.penalty.form import Corners, Form
 from hessian_penalty.penalty.precision import full_precision
@@ -64,8 +64,6 @@ def estimate(
     """Estimate the penalty of every output of G; a recorded pass at z serves as one of the corners."""
     check_latents(z)
     check_generator("rng", rng)
-    if settings.relative:
-        form = form.relative()
     signs = rademacher_probes(z, settings.k, rng) if probes is None else check_probes(probes, z, settings.k)
     groups = 1
     if settings.groups is not None:
@@ -125,20 +123,8 @@ def _dense(corners: Corners, settings: PenaltySettings) -> list[Tensor]:
         elements = corners.elements(gathered)
         if variances is not None:
             elements = elements / variances[index] ** corners.form.scale_power
-        if settings.relative:
-            elements = elements / _energy(corners, gathered, index)
         penalties.append(reduce_elements(elements, settings.reduction))
     return penalties
-
-
-def _energy(corners: Corners, gathered: list[Tensor], index: int) -> Tensor:
-    energy = corners.energy(gathered)
-    if not energy > 0:
-        raise CollapsedError(
-            f"`relative` divides by the curvature, but that of output {index} of `G` is {energy.item():g}; a linear or "
-            "constant output has no relative penalty."
-        )
-    return energy
 
 
 def _callers_level() -> int:

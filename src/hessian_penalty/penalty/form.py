@@ -39,17 +39,6 @@ class Form(ABC):
         """Return the penalties of the elements of one output."""
 
     @abstractmethod
-    def relative(self) -> "Form":
-        """Return the form that has what `energy` needs among its corners."""
-
-    @abstractmethod
-    def energy(self, gathered: list[Tensor], epsilon: float) -> Float[Tensor, ""]:
-        """Return the second moment of what the penalty is half the variance of: mean over probes, batch and elements.
-
-        A penalty over it does not change with the scale of G, and lies between 0 and 1/2 in the mean.
-        """
-
-    @abstractmethod
     def rounding(self, corners: list[Tensor], epsilon: float) -> float:
         """Return by how much rounding moves the root of an element's penalty, given one output at two corners."""
 
@@ -80,11 +69,6 @@ class Corners:
         """Return the penalties of the elements of one output."""
         elements = self.form.elements(gathered, self.epsilon)
         return elements if self.groups == 1 else self.groups * elements
-
-    def energy(self, gathered: list[Tensor]) -> Float[Tensor, ""]:
-        """Return what a relative penalty of one output is divided by."""
-        energy = self.form.energy(gathered, self.epsilon)
-        return energy if self.groups == 1 else self.groups * energy
 
     def rounding(self, outputs: list[Tensor]) -> float:
         """Return by how much rounding moves the root of an element's penalty, given one output at two corners."""

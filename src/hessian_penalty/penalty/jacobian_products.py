@@ -41,7 +41,6 @@ def orojar(
     chunk_size: int | None = PenaltySettings.chunk_size,
     scale_free: bool = PenaltySettings.scale_free,
     scale_epsilon: bool = PenaltySettings.scale_epsilon,
-    relative: bool = PenaltySettings.relative,
     probes: Float[Tensor, "k batch *latent"] | None = None,
     rng: torch.Generator | None = None,
     **conditions: Any,
@@ -58,8 +57,7 @@ def orojar(
     published PyTorch implementation returns $2 L_J$.
 
     Arguments, errors and what happens to random numbers and buffers are those of `hessian_penalty`, with reductions
-    over the batch: "none" returns a tensor of shape (batch,), or a tuple of them. The relative form divides by the mean
-    of $\lVert J v \rVert^4$, in expectation $\lVert J \rVert_F^4 + 2 L_J$, at no further evaluation.
+    over the batch: "none" returns a tensor of shape (batch,), or a tuple of them.
 
     Source: Wei, Shi, Liu, Ji, Gao, Wu and Zuo, "Orthogonal Jacobian Regularization for Unsupervised Disentanglement in
     Image Generation" (ICCV 2021), section 3.
@@ -69,9 +67,7 @@ def orojar(
     >>> orojar(lambda z: z[:, :1] + z[:, 1:], z, probes=signs).round(decimals=6)  # |Jv|^2 = 4 and 0
     tensor(4., dtype=torch.float64)
     """
-    settings = PenaltySettings(
-        k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon, relative
-    )
+    settings = PenaltySettings(k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon)
     return penalise(JacobianProducts(), G, z, settings, probes=probes, rng=rng, conditions=conditions)
 
 
@@ -113,18 +109,6 @@ class JacobianProducts(Form):
         """
         norms = torch.stack(gathered) / epsilon**2  # (k, batch)
         return 0.5 * norms.var(dim=0)
-
-    def relative(self) -> Form:
-        """Return this form: it has the norms themselves."""
-        return self
-
-    def energy(self, gathered: list[Tensor], epsilon: float) -> Tensor:
-        """Return the mean square of the squared norms.
-
-        >>> JacobianProducts().energy([torch.tensor([0.04]), torch.tensor([0.0])], 0.1)
-        tensor(8.)
-        """
-        return torch.stack(gathered).square().mean() / epsilon**4
 
     def rounding(self, corners: list[Tensor], epsilon: float) -> float:
         r"""Return $2 \lVert Jv \rVert u \max|G| / \epsilon$, the rounding of $\lVert Jv \rVert^2$."""

@@ -91,10 +91,9 @@ class Regularizer:
         chunk_size: int | None = PenaltySettings.chunk_size,
         scale_free: bool = PenaltySettings.scale_free,
         scale_epsilon: bool = PenaltySettings.scale_epsilon,
-        relative: bool = PenaltySettings.relative,
     ) -> None:
         self.settings = PenaltySettings(
-            k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon, relative
+            k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon
         )
         if reduction == "none":
             raise ValueError("`reduction='none'` gives no scalar loss; use 'max', 'mean' or a callable.")

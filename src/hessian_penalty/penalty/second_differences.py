@@ -41,7 +41,6 @@ def hessian_penalty(
     chunk_size: int | None = PenaltySettings.chunk_size,
     scale_free: bool = PenaltySettings.scale_free,
     scale_epsilon: bool = PenaltySettings.scale_epsilon,
-    relative: bool = PenaltySettings.relative,
     probes: Float[Tensor, "k batch *latent"] | None = None,
     rng: torch.Generator | None = None,
     **conditions: Any,
@@ -85,10 +84,6 @@ def hessian_penalty(
             dense form, one pass with a graph in the sparse one.
         scale_epsilon: step by epsilon times the standard deviation of each latent component over the batch, for codes
             whose scale is learned.
-        relative: divide the penalty of each output by the mean of $(v^T H v)^2$ over probes, batch and elements, with
-            its gradient: in expectation $\sum L_H / \sum (\mathrm{tr}(H)^2 + 2 L_H)$, from 0 to 1/2, how much of the
-            curvature latents have in common. Bending less wins nothing then. Takes 2k + 1 evaluations, since G at z is
-            needed, and the dense gradient.
         probes: signs to use instead of random ones.
         rng: generator of the random signs; None uses torch's global one.
         conditions: further arguments of G; tensors whose first dimension is the batch follow the samples.
@@ -109,9 +104,7 @@ def hessian_penalty(
     >>> hessian_penalty(lambda z: z[:, 0] * z[:, 1], z, probes=signs).round(decimals=6)  # (2 - -2)^2 / 2 / 2
     tensor(4., dtype=torch.float64)
     """
-    settings = PenaltySettings(
-        k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon, relative
-    )
+    settings = PenaltySettings(k, epsilon, reduction, gradient, layers, groups, chunk_size, scale_free, scale_epsilon)
     return penalise(SecondDifferences(), G, z, settings, probes=probes, rng=rng, conditions=conditions)
 
 
@@ -172,67 +165,6 @@ class SecondDifferences(Form):
         deviations = differences.square().sum(dim=0) - differences.sum(dim=0).square() / k
         return deviations * (0.5 / (k - 1) / epsilon**4)
 
-    def relative(self) -> Form:
-        """Return the form that evaluates the centre too."""
-        return CentredDifferences()
-
-    def energy(self, gathered: list[Tensor], epsilon: float) -> Tensor:
-        """Refuse: without the centre the second differences themselves are not known."""
-        raise TypeError("The energy needs G at the centre: take `relative()` of this form.")
-
     def rounding(self, corners: list[Tensor], epsilon: float) -> float:
         r"""Return $u \max|G| / \epsilon^2$, the rounding of a second difference, with u the unit roundoff."""
         return torch.finfo(corners[0].dtype).eps / 2 * float(corners[0].abs().max()) / epsilon**2
-
-
-class CentredDifferences(SecondDifferences):
-    r"""The same from the second differences themselves, whose mean square is then known too.
-
-    $$\operatorname{E}_v\left[(v^T H v)^2\right] = \mathrm{tr}(H)^2 + 2 L_H$$
-
-    by the theorem and $\operatorname{E}_v[v^T H v] = \mathrm{tr}(H)$. The trace is the same in every rotated basis of
-    the latents, so that this is a scale of the curvature by which to divide $L_H$. The centre is z: 2k + 1 evaluations,
-    2k where G(z) is known.
-    """
-
-    known_corner = 0
-
-    def points(self, z: Tensor, steps: Tensor, *, known: bool) -> Tensor:
-        """Return z, then the two corners of each probe.
-
-        >>> CentredDifferences().points(torch.zeros(1, 1), torch.tensor([[[0.5]]]), known=True).flatten()
-        tensor([ 0.0000,  0.5000, -0.5000])
-        """
-        return torch.cat((z[None], super().points(z, steps, known=False)))
-
-    def gather(self, corners: Iterator[list[Tensor]], k: int) -> list[list[Tensor]]:
-        """Return, for every output and probe, the second difference.
-
-        >>> CentredDifferences().gather(iter([[torch.tensor([x])] for x in (1.0, 2.0, 3.0, 5.0, 4.0)]), k=2)
-        [[tensor([3.]), tensor([7.])]]
-        """
-        centre = next(corners)
-        differences: list[list[Tensor]] = [[] for _ in centre]
-        for _ in range(k):
-            for found, middle, plus in zip(differences, centre, next(corners), strict=True):
-                found.append(plus.sub(middle, alpha=2))
-            for found, minus in zip(differences, next(corners), strict=True):
-                found[-1].add_(minus)
-        return differences
-
-    def elements(self, gathered: list[Tensor], epsilon: float) -> Tensor:
-        """Return the estimate of every element.
-
-        >>> CentredDifferences().elements([torch.tensor([0.02]), torch.tensor([-0.02])], 0.1)
-        tensor([4.])
-        """
-        first, *others = gathered
-        return super().elements([first - other for other in others], epsilon)
-
-    def energy(self, gathered: list[Tensor], epsilon: float) -> Tensor:
-        """Return the mean square of the second derivatives along the probes.
-
-        >>> CentredDifferences().energy([torch.tensor([0.02]), torch.tensor([-0.02])], 0.1)  # trace 0, L_H = 2
-        tensor(4.)
-        """
-        return torch.stack([difference.square().mean() for difference in gathered]).mean() / epsilon**4

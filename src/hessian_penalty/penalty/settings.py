@@ -21,13 +21,12 @@ class PenaltySettings:
         epsilon: finite-difference step, in units of z (of the batch's standard deviation with `scale_epsilon`).
         reduction: "max", "mean" or "none" over batch and elements, or a callable from a tensor to a scalar.
         gradient: "dense" differentiates all evaluations, "sparse" only those of the samples that hold the maxima,
-            "auto" is sparse for the max reduction unless it is relative, and dense otherwise.
+            "auto" is sparse for the max reduction and dense otherwise.
         layers: glob pattern or patterns of named modules whose outputs are penalised instead of G's.
         groups: "rows" or labels: count only the pairs of components of the same group; None counts all pairs.
         chunk_size: most rows that go through G in one pass; None passes one corner (one batch) at a time.
         scale_free: divide each output's penalty by the variance of that output over the batch, with its gradient.
         scale_epsilon: step by epsilon times the standard deviation of each latent component over the batch.
-        relative: divide each output's penalty by the curvature of that output, with its gradient.
 
     Raises:
         ValueError: for a value outside these.
@@ -46,7 +45,6 @@ class PenaltySettings:
     chunk_size: int | None = None
     scale_free: bool = False
     scale_epsilon: bool = False
-    relative: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is evaluated."""
@@ -70,21 +68,11 @@ class PenaltySettings:
                 "`gradient='sparse'` needs `reduction='max'`, the only reduction whose gradient comes from one sample, "
                 f"got `reduction={self.reduction!r}`; use gradient='dense' or 'auto'."
             )
-        if self.relative and self.gradient == "sparse":
-            raise ValueError(
-                "`relative` divides by a mean over all samples, so that no gradient comes from one sample alone: use "
-                "gradient='dense' or 'auto'."
-            )
-        if self.relative and self.scale_free:
-            raise ValueError(
-                "`relative` and `scale_free` exclude each other: both divide the penalty, by the curvature and by the "
-                "variance; leave one out."
-            )
 
     @property
     def sparse(self) -> bool:
         """Whether the gradient is to be taken through the samples that hold the maxima only."""
-        return self.reduction == "max" and self.gradient != "dense" and not self.relative
+        return self.reduction == "max" and self.gradient != "dense"
 
 
 def check_epsilon(epsilon: float) -> None:

@@ -22,7 +22,8 @@ class MeasureRow:
     """One measure in the table.
 
     Args:
-        key: in the record of measures, "audit.mig" for a nested one; "total_activeness" is summed up here.
+        key: in the record of measures, "audit.mig" for a nested one; "total_activeness" is summed up here, and
+            "curvature", all squared entries of the Hessian, is the penalty over the share.
         label: name in words.
         note: how to understand it, in one line.
         better: which way is better; None where neither is.
@@ -166,6 +167,9 @@ def value_of(measures: Mapping[str, Any], key: str) -> float | None:
     if key == "total_activeness":
         activeness = measures.get("activeness")
         return None if activeness is None else float(sum(activeness))
+    if key == "curvature":
+        penalty, share = measures.get("penalty"), measures.get("off_diagonal_share")
+        return penalty / share if penalty and share else None
     value: Any = measures
     for part in key.split("."):
         value = (value or {}).get(part)

@@ -44,7 +44,7 @@ ARMS = {
         Arm("rotated-finetuned", "That trained on with the Hessian Penalty.", "hessian", start="start-rotated"),
     )
 }
-DEFAULT_ARMS = tuple(name for name, arm in ARMS.items() if arm.compared)
+DEFAULT_ARMS = ("vanilla", "infogan", "orojar", "hessian", "finetuned", "rotated", "rotated-finetuned")
 
 
 def with_starts(names: Sequence[str]) -> list[Arm]:

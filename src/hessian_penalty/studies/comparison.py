@@ -20,8 +20,6 @@ def describe(run: RunFolder) -> str:
     parts = []
     orojar = penalty.get("form") == "orojar"
     regulariser = "Orthogonal Jacobian Regularization" if orojar else "the Hessian Penalty"
-    if penalty.get("relative"):
-        regulariser = f"{regulariser}, relative to the {'Jacobian' if orojar else 'curvature'},"
     if penalty.get("adaptive"):
         parts.append(f"trained with {regulariser} at {penalty['adaptive']:.0%} of the main gradient")
     elif penalty.get("weight"):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hessian_penalty.reports.measures_table import MeasureRow, percent, value_of
+from hessian_penalty.studies.study_table import Records
 
-Records = Mapping[str, Mapping[int, Mapping[str, Any]]]  # model → seed → record of measures
 REFERENCE = "vanilla"
 DEAD = 0.05  # of the largest activeness
 
@@ -25,6 +25,14 @@ FAULT_ROWS = (
         percent,
     ),
     MeasureRow(
+        "curvature_change",
+        "Curvature, change",
+        "all squared entries of the Hessians of the images, against the vanilla model of the same seed: far below, "
+        "they bend less; far above, they jump along a latent",
+        None,
+        percent,
+    ),
+    MeasureRow(
         "dead_latents",
         "Dead latents",
         "less than 5% as active as the most active one: wanted, as long as no factor is lost",
@@ -34,7 +42,7 @@ FAULT_ROWS = (
     MeasureRow(
         "lost_factors",
         "Lost factors",
-        "that no latent carries to 8% of their entropy",
+        "that give no latent its name",
         "lower",
         lambda value: f"{value:.1f}",
     ),
@@ -74,7 +82,8 @@ def faults(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> di
     known: dict[str, float | None] = {
         "frechet_change": _change(record, reference, "frechet"),
         "activeness_change": _change(record, reference, "total_activeness"),
-        "dead_latents": float(sum(value < DEAD * max(activeness) for value in activeness)),
+        "curvature_change": _change(record, reference, "curvature"),
+        "dead_latents": float(sum(value <= DEAD * max(activeness) for value in activeness)),
     }
     if audit is None:
         return known

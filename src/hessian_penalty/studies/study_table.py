@@ -1,13 +1,14 @@
 """The result of a study: mean and spread of every measure over the seeds, as text, JSON and a part of a page."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hessian_penalty.reports.markup import Html, tag
 from hessian_penalty.reports.measures_table import ROWS, MeasureRow, known_rows, value_of
-from hessian_penalty.studies.faults import Records
+
+Records = Mapping[str, Mapping[int, Mapping[str, Any]]]  # model → seed → record of measures
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ class PenaltyConfig:
         layers: penalised activations by glob over the generator's module names, "blocks.*.norm?"; empty: the images.
         reduction: over batch and elements, "max" as published or "mean".
         scale_free: divide each layer's penalty by its variance over the batch, so that shrinking gains nothing.
-        relative: divide each layer's penalty by its curvature instead, so that bending less gains nothing either.
         k: probes, at least 2.
         epsilon: step of the second difference.
         start_kimg: thousands of images before the penalty begins.
@@ -42,7 +41,6 @@ class PenaltyConfig:
     layers: tuple[str, ...] = ()
     reduction: str = str(PenaltySettings.reduction)
     scale_free: bool = PenaltySettings.scale_free
-    relative: bool = PenaltySettings.relative
     k: int = PenaltySettings.k
     epsilon: float = PenaltySettings.epsilon
     start_kimg: float = 0.0
@@ -60,11 +58,6 @@ class PenaltyConfig:
             raise UserError(
                 f"penalty.weight ({self.weight:g}) and penalty.adaptive ({self.adaptive:g}) exclude each other: "
                 "set one to 0."
-            )
-        if self.relative and self.scale_free:
-            raise UserError(
-                "penalty.relative and penalty.scale_free exclude each other: add --penalty.no-relative or "
-                "--penalty.no-scale-free."
             )
         _check_choice("penalty.reduction", self.reduction, "max", "mean")
         _check_choice("penalty.form", self.form, "hessian", "orojar")

@@ -78,8 +78,7 @@ def _published(data: str, *, factors: int, weight: float = 0.1, orojar: float, l
 
 _TINY = TrainingConfig(generator=ProGANConfig(latent_dim=12, channels=(96, 64, 32, 16)))
 _TINY_LAYERS = ("blocks.[0-2].norm?",)  # all but the last resolution's, as published
-_TINY_PENALTY = PenaltyConfig(adaptive=0.1, reduction="mean", relative=True, ramp_kimg=4.0)
-_TINY_OROJAR = PenaltyConfig(form="orojar", adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
+_TINY_PENALTY = PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
 
 
 def _tiny(published: Preset, data: str, training: TrainingConfig, *, study_kimg: float = 64.0) -> Preset:
@@ -89,7 +88,7 @@ def _tiny(published: Preset, data: str, training: TrainingConfig, *, study_kimg:
         vanilla=training,
         hessian=_TINY_PENALTY,
         published=replace(published.hessian, layers=_TINY_LAYERS),
-        orojar=_TINY_OROJAR,
+        orojar=replace(_TINY_PENALTY, form="orojar"),
         ramp_kimg=_TINY_PENALTY.ramp_kimg,
         study_kimg=study_kimg,
     )

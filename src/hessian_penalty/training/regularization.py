@@ -32,7 +32,7 @@ class AtAverage(nn.Module):
         """Images at the average's weights."""
         generator, average = self._pair
         weights = dict(average.named_parameters())
-        shifted = {name: weights[name] + own - own.detach() for name, own in generator.named_parameters()}
+        shifted = {name: weights[name] + (own - own.detach()) for name, own in generator.named_parameters()}
         images: Tensor = functional_call(generator, shifted, (z,))
         return images
 
@@ -63,7 +63,6 @@ def make_penalty(config: PenaltyConfig, generator: ProGANGenerator, average: Pro
             epsilon=config.epsilon,
             reduction=config.reduction,
             scale_free=config.scale_free,
-            relative=config.relative,
             start_kimg=config.start_kimg,
             ramp_kimg=config.ramp_kimg,
             interval=config.interval,

@@ -114,6 +114,4 @@ def resume_run(run: RunFolder, *, data: str | Path | None = None, **device: Any)
         trainer.resume()
     elif "finetuned_from" in provenance:
         raise UserError(f"{run.path} was stopped before its first checkpoint: delete it and fine-tune anew.")
-    else:
-        run.rewind_metrics(0.0)
     return trainer

@@ -117,7 +117,6 @@ class Trainer:
         run = self._run()
         run.state()  # complains where the counters cannot be read
         self.state.load(run.latest_checkpoint())
-        run.rewind_metrics(self.kimg)
 
     def start_from(self, path: Path) -> None:
         """Take networks, moving average and optimisers from another run's checkpoint; counters start at 0.
@@ -149,6 +148,8 @@ class Trainer:
             self._train()
 
     def _train(self) -> None:
+        if self.run is not None:
+            self.run.rewind_metrics(self.kimg)  # what an interrupted training recorded after its last checkpoint
         total = round(self.config.total_kimg * 1000)
         sums: dict[str, list[float]] = {}
         last_log, last_time, last_images = self.kimg, time.perf_counter(), self.state.images_seen
