@@ -18,10 +18,11 @@ from statistics import fmean
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
+from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.metrics.protocol import MeasureProtocol
-from hessian_penalty.runs import RunFolder, from_record, write_json
+from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
 from hessian_penalty.studies.arm_making import divergence_of, measure_arm, recorded_kimg, train_arm
 from hessian_penalty.studies.arms import FINETUNE_SEED
 from hessian_penalty.studies.evaluation import Evaluator, data_of
@@ -43,24 +44,22 @@ class Setting:
     start: str = "start-rotated"
 
 
-LAYERS = ("blocks.*.norm?",)
-SCALE_FREE = PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
-RELATIVE = PenaltyConfig(adaptive=0.1, reduction="mean", relative=True, ramp_kimg=4.0, layers=LAYERS)
+BASE = PenaltyConfig(adaptive=0.02, reduction="mean", scale_free=True, ramp_kimg=4.0)
 CONTROLS = {"no penalty": Setting(PenaltyConfig(), "start"), "rotated, no penalty": Setting(PenaltyConfig())}
 SETTINGS = {
-    "scale-free": Setting(SCALE_FREE),
-    "scale-free, 0.5%": Setting(replace(SCALE_FREE, adaptive=0.005)),
-    "scale-free, of average": Setting(replace(SCALE_FREE, of_average=True)),
-    "plain": Setting(replace(SCALE_FREE, scale_free=False)),
-    "relative": Setting(RELATIVE),
-    "relative, 3%": Setting(replace(RELATIVE, adaptive=0.03)),
-    "relative, 30%": Setting(replace(RELATIVE, adaptive=0.3)),
-    "relative, images": Setting(replace(RELATIVE, layers=())),
-    "relative, no ramp": Setting(replace(RELATIVE, ramp_kimg=0.0)),
-    "relative, late": Setting(replace(RELATIVE, start_kimg=3.0, ramp_kimg=1.0)),
-    "relative, every fourth step": Setting(replace(RELATIVE, interval=4)),
-    "relative, of average": Setting(replace(RELATIVE, of_average=True)),
-    "relative, not rotated": Setting(RELATIVE, "start"),
+    "base": Setting(BASE),
+    "weight 0.5%": Setting(replace(BASE, adaptive=0.005)),
+    "weight 1%": Setting(replace(BASE, adaptive=0.01)),
+    "weight 5%": Setting(replace(BASE, adaptive=0.05)),
+    "all layers": Setting(replace(BASE, layers=("blocks.*.norm?",))),
+    "all layers but the last": Setting(replace(BASE, layers=("blocks.[0-2].norm?",))),
+    "not scale-free": Setting(replace(BASE, scale_free=False)),
+    "maximum": Setting(replace(BASE, reduction="max")),
+    "no ramp": Setting(replace(BASE, ramp_kimg=0.0)),
+    "late": Setting(replace(BASE, start_kimg=3.0, ramp_kimg=1.0)),
+    "of average": Setting(replace(BASE, of_average=True)),
+    "not rotated": Setting(BASE, "start"),
+    "not rotated, 10%": Setting(replace(BASE, adaptive=0.1), "start"),
 }
 
 
@@ -114,10 +113,30 @@ def score(measures: Measures) -> float:
     return fmean(getattr(measures.audit, name) for name in SCORES)
 
 
-def line_of(kimg: float, name: str, found: Measures) -> dict[str, float | str]:
-    line = {"kimg": kimg, "setting": name, "frechet": found.frechet, "score": score(found)}
+def line_of(name: str, found: Measures) -> dict[str, float | str]:
+    line = {"setting": name, "frechet": found.frechet, "score": score(found)}
     line |= {key: getattr(found, key) for key in ("effective_latents", "off_diagonal_share", "penalty")}
     return line | {key: getattr(found.audit, key) for key in SCORES}
+
+
+def rung(search: Search, settings: dict[str, Setting], kimg: float) -> list[dict[str, float | str]]:
+    """Train and measure all to `kimg`: the controls, then the settings from the best; what diverged is missing."""
+    path = search.out / f"rung-{kimg:g}.json"
+    if path.exists():
+        lines: list[dict[str, float | str]] = read_json(path)["lines"]
+        return lines
+    search.make(CONTROLS | settings, kimg)
+    found = {name: m for name in CONTROLS | settings if (m := search.measures(name)) is not None}
+    if "no penalty" not in found:
+        raise UserError("The training without a penalty diverged: there is nothing to compare with.")
+    limit = TOLERANCE * found["no penalty"].frechet
+    ranked = sorted(
+        (name for name in settings if name in found),
+        key=lambda name: (max(found[name].frechet - limit, 0.0), -score(found[name])),
+    )
+    lines = [line_of(name, found[name]) for name in [*CONTROLS, *ranked] if name in found]
+    write_json(path, {"kimg": kimg, "limit": limit, "lines": lines})
+    return lines
 
 
 def main() -> None:
@@ -127,25 +146,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     search = Search(options.study, options.out, options.workers)
-    left, lines = dict(SETTINGS), []
+    left = dict(SETTINGS)
     for kimg in RUNGS:
-        search.make(CONTROLS | left, kimg)
-        found = {name: m for name in CONTROLS | left if (m := search.measures(name)) is not None}
-        limit = TOLERANCE * found["no penalty"].frechet
-        ranked = sorted(
-            (name for name in left if name in found),
-            key=lambda name: (max(found[name].frechet - limit, 0.0), -score(found[name])),
-        )
-        print(f"\nAfter {kimg:g} kimg; the Fréchet distance must not exceed {limit:.0f}:")
-        for name in [*CONTROLS, *ranked]:
-            m = found[name]
-            lines.append(line_of(kimg, name, m))
+        lines = rung(search, left, kimg)
+        print(f"\nAfter {kimg:g} kimg:")
+        for line in lines:
             print(
-                f"  {name:<36} distance {m.frechet:7.1f}  score {score(m):.3f}  share {m.off_diagonal_share:.3f}  "
-                f"effective {m.effective_latents:5.2f}"
+                "  {setting:<26} distance {frechet:7.1f}  score {score:.3f}  penalty {penalty:6.3f}  "
+                "share {off_diagonal_share:.3f}  effective {effective_latents:5.2f}".format(**line)
             )
+        ranked = [str(line["setting"]) for line in lines if line["setting"] in left]
         left = {name: left[name] for name in ranked[: (len(ranked) + 1) // 2]}
-    write_json(options.out / "search.json", {"seed": SEED, "tolerance": TOLERANCE, "lines": lines})
 
 
 if __name__ == "__main__":
