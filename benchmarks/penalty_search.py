@@ -22,12 +22,13 @@ from hessian_penalty.errors import UserError
 from hessian_penalty.generators.loading import generator_config
 from hessian_penalty.metrics.measures import Measures
 from hessian_penalty.metrics.protocol import MeasureProtocol
-from hessian_penalty.runs import RunFolder, from_record, read_json, write_json
+from hessian_penalty.runs import RunFolder, read_json, write_json
 from hessian_penalty.studies.arm_making import divergence_of, measure_arm, recorded_kimg, train_arm
 from hessian_penalty.studies.arms import FINETUNE_SEED
 from hessian_penalty.studies.evaluation import Evaluator, data_of
 from hessian_penalty.studies.task_pool import Task, run_tasks
-from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
+from hessian_penalty.training.config import PenaltyConfig
+from hessian_penalty.training.session import settings_of
 
 RUNGS = (8.0, 16.0)  # kimg after which the better half goes on
 TOLERANCE = 1.05  # of the Fréchet distance, against the same training without a penalty
@@ -85,10 +86,8 @@ class Search:
         tasks = []
         for name, setting in settings.items():
             start, run = self.start(setting.start), self.run_of(name)
-            record = start.config()
-            record.pop("provenance")
             config = replace(
-                from_record(TrainingConfig, record, str(start.config_path)),
+                settings_of(start),
                 penalty=setting.penalty, total_kimg=kimg, seed=SEED + FINETUNE_SEED, snapshot_kimg=RUNGS[0],
             )  # fmt: skip
             if run.checkpoints():  # a longer run of the same settings

@@ -13,7 +13,7 @@ from hessian_penalty.studies.arm_making import divergence_of, rotate_arm, second
 from hessian_penalty.studies.arms import ARMS
 from hessian_penalty.studies.study import Study, StudyConfig
 from hessian_penalty.studies.study_report import facts, write_results
-from hessian_penalty.training.config import TrainingConfig
+from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.presets import PRESETS
 from hessian_penalty.training.trainer import DivergedRun, Trainer
 
@@ -172,6 +172,13 @@ def test_an_interrupted_training_goes_on_and_its_time_adds_up(small_config, smal
     train_arm(config, small_dataset.path, run.path, None, {"method": "vanilla"})
     assert run.state()["kimg"] == pytest.approx(0.128)
     assert seconds_of(run) > first > 0
+
+
+def test_a_model_of_other_settings_is_not_taken_for_this_one(small_config, small_dataset, tmp_path):
+    train_arm(replace(small_config, total_kimg=0.016), small_dataset.path, tmp_path / "run", None, {})
+    other = replace(small_config, total_kimg=0.016, penalty=PenaltyConfig(weight=1.0))
+    with pytest.raises(UserError, match=r"run was made with other settings \(penalty\), perhaps by another version\."):
+        train_arm(other, small_dataset.path, tmp_path / "run", None, {})
 
 
 def test_rotation_is_kept(small_run, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hessian_penalty.runs import RunFolder, read_record, write_json
 from hessian_penalty.studies.evaluation import Evaluator
 from hessian_penalty.studies.rotation import rotate_run
 from hessian_penalty.training.config import TrainingConfig
-from hessian_penalty.training.session import resume_run, start_run
+from hessian_penalty.training.session import resume_run, settings_of, start_run
 from hessian_penalty.training.trainer import DivergedRun
 
 
@@ -60,8 +61,11 @@ def train_arm(config: TrainingConfig, data: Path, out: Path, start: Path | None,
 
     Raises:
         DivergedRun: now, or when it was tried before.
+        UserError: it was begun with other settings.
     """
     run = RunFolder(out)
+    if run.checkpoints():
+        _require_settings(run, config)
     if (why := divergence_of(run)) is not None:
         raise DivergedRun(why)
     if is_made(run, config.total_kimg):
@@ -78,6 +82,17 @@ def train_arm(config: TrainingConfig, data: Path, out: Path, start: Path | None,
         except DivergedRun as error:
             write_json(out / "diverged.json", {"why": str(error)})
             raise
+
+
+def _require_settings(run: RunFolder, config: TrainingConfig) -> None:
+    held, wanted = asdict(settings_of(run)), asdict(config)
+    # a fine-tuning begins fully grown
+    differ = [name for name, value in wanted.items() if name != "growth" and held[name] != value]
+    if differ:
+        raise UserError(
+            f"{run.path} was made with other settings ({', '.join(differ)}), perhaps by another version. Choose "
+            "another --out, or delete that folder to make the model again."
+        )
 
 
 def rotate_arm(start: Path, out: Path, seed: int) -> None:

@@ -21,7 +21,7 @@ from hessian_penalty.metrics.protocol import MeasureProtocol
 from hessian_penalty.reports.entry import ModelGroup
 from hessian_penalty.reports.grids import side_by_side
 from hessian_penalty.reports.page import write_report
-from hessian_penalty.runs import RunFolder, atomic_path, from_record, read_json, write_json
+from hessian_penalty.runs import RunFolder, atomic_path, read_json, write_json
 from hessian_penalty.studies.comparison import run_entry
 from hessian_penalty.studies.demo_assets import unpack_data, unpack_run
 from hessian_penalty.studies.evaluation import Evaluator
@@ -29,7 +29,7 @@ from hessian_penalty.studies.rotation import rotate_run
 from hessian_penalty.training.callbacks import LiveProgress
 from hessian_penalty.training.config import PenaltyConfig, TrainingConfig
 from hessian_penalty.training.presets import PRESETS
-from hessian_penalty.training.session import resume_run, start_run
+from hessian_penalty.training.session import resume_run, settings_of, start_run
 
 Stage = Callable[[str], AbstractContextManager[Callable[..., None]]]  # title → a bar: update(done, total)
 
@@ -186,12 +186,10 @@ class Demo:
 
     def _training(self, vanilla: RunFolder) -> TrainingConfig:
         """The vanilla run's own settings, for the length of a fine-tuning."""
-        record = vanilla.config()
-        record.pop("provenance", None)
-        config = from_record(TrainingConfig, record, str(vanilla.config_path))
         return replace(
-            config, total_kimg=self.config.finetune_kimg, snapshot_kimg=4.0, log_kimg=0.5, seed=self.config.seed + 1
-        )
+            settings_of(vanilla), total_kimg=self.config.finetune_kimg, snapshot_kimg=4.0, log_kimg=0.5,
+            seed=self.config.seed + 1,
+        )  # fmt: skip
 
     def _finetune(self, name: str, config: TrainingConfig, start: RunFolder, dataset: ImageDataset) -> RunFolder:
         run = RunFolder(self.out / "clevr-simple" / name)

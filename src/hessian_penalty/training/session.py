@@ -88,6 +88,17 @@ def start_run(
     return trainer
 
 
+def settings_of(run: RunFolder) -> TrainingConfig:
+    """The settings that a run has in its config.json.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    record = run.config()
+    record.pop("provenance", None)
+    return from_record(TrainingConfig, record, str(run.config_path))
+
+
 def resume_run(run: RunFolder, *, data: str | Path | None = None, **device: Any) -> Trainer:
     """Go back to a run's newest checkpoint, ready to train on with the settings it has.
 
@@ -99,9 +110,7 @@ def resume_run(run: RunFolder, *, data: str | Path | None = None, **device: Any)
     Raises:
         UserError: the configuration or checkpoint cannot be read, or the data set is missing or another one.
     """
-    record, provenance = run.config(), run.provenance()
-    record.pop("provenance", None)
-    config = from_record(TrainingConfig, record, str(run.config_path))
+    config, provenance = settings_of(run), run.provenance()
     data = data or provenance.get("data")
     if data is None:
         raise UserError(f"{run.config_path} does not say which data set the run used: give --data.")
