@@ -28,7 +28,7 @@ class Command:
 
     `hessian-penalty study clevr-simple-tiny --seeds 3` trains a vanilla ProGAN, InfoGAN, OroJaR and the Hessian Penalty
     from scratch and by fine-tuning, rotates the vanilla one onto its directions, and fine-tunes a rotated one. All see
-    equally many images. It takes hours on two cores. Interrupt it whenever you like: the same command goes
+    equally many images. It takes an hour and a half on two cores. Interrupt it whenever you like: the same command goes
     on where it stopped, and one with more seeds adds to what is there.
 
     OUT holds table.md, results.json with every value, report.html with the models of seed 0, and a run folder for each
