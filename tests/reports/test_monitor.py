@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from hessian_penalty.errors import UserError
@@ -35,6 +36,11 @@ def ema() -> ProGANGenerator:
 
 def events(run: RunFolder) -> EventAccumulator:
     return EventAccumulator(str(run.path)).Reload()
+
+
+def decoded(path: Path) -> NDArray[np.int64]:
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)])
 
 
 def test_every_snapshot_leaves_both_pictures_of_the_same_latents(tmp_path: Path, ema: ProGANGenerator) -> None:
@@ -139,7 +145,9 @@ def test_the_film_is_the_traversal_in_file_and_events(
     source = list(traversal_frames(ema, activeness=activeness, seed=3, frames=6))
     expected = tmp_path / "expected.mp4"
     write_mp4(expected, source, frames_per_second=12)
-    assert (run.traversals_path / "kimg-000002.000.mp4").read_bytes() == expected.read_bytes()
+    film = decoded(run.traversals_path / "kimg-000002.000.mp4")
+    # not by bytes: the encoder takes other decisions now and then
+    assert film.shape == (6, *source[0].shape) and np.abs(film - decoded(expected)).mean() < 1
     (event,) = events(run).Images("traversals_in_motion")
     assert (event.height, event.width) == source[0].shape[:2]
     animation: Any = Image.open(io.BytesIO(event.encoded_image_string))

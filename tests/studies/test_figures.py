@@ -51,7 +51,7 @@ def measured(monkeypatch):
     parts = []
     for name, part in PARTS.items():
 
-        def take(G, tools, name=name, part=part):
+        def take(G, tools, progress, name=name, part=part):
             parts.append((name, tools.protocol.hessian_samples))
             return {key: VALUES.get(key) for key in part.gives}
 

@@ -55,6 +55,8 @@ def test_the_best_mean_is_marked_the_way_that_the_measure_goes(table):
     lines = table.markdown().splitlines()
     assert lines[0] == "| | vanilla | rotated | diverged |"
     assert "| Fréchet distance ↓ | **710 ± 10** | 750 ± 141 | – |" in lines
+    precise = StudyTable({"model": {seed: {"path_length": value} for seed, value in enumerate((12.0, 13.1))}})
+    assert [precise.cell("model", row) for row in precise.rows if row.key == "path_length"] == ["12.6 ± 0.8"]
     assert "| Diagonal Hessians ↑ | 25% ± 0% | **75% ± 25%** | – |" in lines
 
 

@@ -32,6 +32,12 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
+def _as_precise(row: MeasureRow, shown: str, deviation: float) -> str:
+    """A deviation with as many decimals as its mean is shown with."""
+    text = row.show(deviation).lstrip("+±")
+    return text if text.endswith("%") else f"{deviation:,.{len(shown.partition('.')[2])}f}"
+
+
 class StudyTable:
     """All measures of all models.
 
@@ -65,7 +71,7 @@ class StudyTable:
         if spread is None:
             return "–"
         shown = row.show(spread.mean)
-        return shown if spread.deviation is None else f"{shown} ± {row.show(spread.deviation).lstrip('+±')}"
+        return shown if spread.deviation is None else f"{shown} ± {_as_precise(row, shown, spread.deviation)}"
 
     def best(self, row: MeasureRow) -> set[str]:
         """The model with the best mean; none where no way is better."""
