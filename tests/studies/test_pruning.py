@@ -39,7 +39,7 @@ def test_a_latent_that_does_nothing_goes_without_a_trace(half_dead, tmp_path):
     before, after = load_generator(half_dead), load_generator(RunFolder.open(tmp_path / "out"))
     assert after.latent_dim == 3
     z = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(after(z[:, [0, 2, 3]]), before(z), rtol=0, atol=1e-5)
+    torch.testing.assert_close(after(z[:, [0, 2, 3]]), before(z), rtol=0, atol=1e-4)  # rounding; a grey level is 8e-3
 
 
 def test_the_threshold_is_a_part_of_the_most_active_latent(half_dead, tmp_path):
