@@ -13,6 +13,11 @@ def test_help_lists_every_command(capsys):
     assert main([]) == 0
 
 
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["hessian-penalty", "0.1.0,"]
+
+
 def test_unknown_command(capsys):
     assert main(["dance"]) == 2
     assert "unknown command 'dance'" in capsys.readouterr().err

@@ -101,8 +101,14 @@ def test_training_curves_draw_each_run_that_recorded_the_figure() -> None:
     penalty = training_figure("penalty", runs, colors={"a": "#010203", "b": "#040506"})
     assert penalty.axes[0].get_yscale() == "log"
     assert penalty.axes[0].lines[0].get_color() == "#010203"
-    assert "Hessian Penalty, unweighted" in svg_texts(penalty)
+    assert "Penalty, unweighted (each run's own)" in svg_texts(penalty)
     assert "kimg" in svg_texts(penalty)
+
+
+@pytest.mark.parametrize(("low", "ticks"), [(1.1, {"2", "5", "10"}), (3e-7, {"0.0001", "1"})])
+def test_logarithmic_curves_have_ticks_whatever_their_range(low: float, ticks: set[str]) -> None:
+    runs = {"a": [{"kimg": 1.0, "penalty": low}, {"kimg": 2.0, "penalty": 12.0}]}
+    assert ticks <= set(svg_texts(training_figure("penalty", runs)))
 
 
 def test_a_penalty_of_zero_is_drawn_on_a_linear_axis() -> None:

@@ -1,6 +1,7 @@
 """`hessian-penalty`: pick the subcommand, run it, and turn a user's mistake into one clear message."""
 
 import importlib
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`hessian-penalty COMMAND --help` explains a command's options.",
+            "`hessian-penalty COMMAND --help` explains a command's options; `hessian-penalty --version` tells the versions.",
         ]
     )
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"hessian-penalty {importlib.metadata.version('hessian-penalty')}, PyTorch {torch.__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:

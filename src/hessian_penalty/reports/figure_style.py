@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 INK = "#7a828c"  # mid-tone: legible on a white and on a dark ground
 # One a model, told apart by the colour-blind too; each at least 3:1 against white and against a dark page.
-MODEL_COLORS = ("#3b7dd8", "#d9731a", "#2b9a66", "#a069d6", "#d6527a", "#2596a6")
+# Eight, as a study has arms.
+MODEL_COLORS = ("#3b7dd8", "#d9731a", "#2b9a66", "#a069d6", "#d6527a", "#2596a6", "#8f7d10", "#7d848d")
 
 _SIZE_POINTS = 9.0
 _SVG_INK = """<style>
@@ -64,7 +65,7 @@ DARK = Theme("dark", "#e6edf3", "#0d1117")
 def model_color(index: int) -> str:
     """The colour of the model at this place of its group.
 
-    >>> model_color(0) == model_color(6)
+    >>> model_color(0) == model_color(8)
     True
     """
     return MODEL_COLORS[index % len(MODEL_COLORS)]

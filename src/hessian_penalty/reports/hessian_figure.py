@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hessian_penalty.errors import UserError
 from hessian_penalty.reports.figure_style import PAGE, Theme, new_figure, style_axes
 
-_LOG_DECADES = 3  # a logarithmic scale shows this many below its top
+LOG_DECADES = 3  # a logarithmic scale shows this many below its top
 _MOST_TICKS = 24  # beyond, only some latents are named
 # Inches, fixed: the maps of all models have one size, which a layout engine would fit to each one's labels.
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _SIDE = 4.2, 3.75, 0.4, 0.4, 3.1
@@ -45,7 +45,7 @@ def hessian_figure(
     shown = hessian[np.ix_(order, order)]
     top = float(hessian.max()) if limit is None else limit
     top = top if top > 0 else 1.0
-    norm: Normalize = LogNorm(top * 10.0**-_LOG_DECADES, top, clip=True) if log else Normalize(0, top)
+    norm: Normalize = LogNorm(top * 10.0**-LOG_DECADES, top, clip=True) if log else Normalize(0, top)
     figure = new_figure(_WIDTH, _HEIGHT, layout=None)
     axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / _HEIGHT, _SIDE / _WIDTH, _SIDE / _HEIGHT))
     picture = axes.imshow(shown, cmap="magma", norm=norm, interpolation="nearest")

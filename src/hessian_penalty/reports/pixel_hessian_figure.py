@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from hessian_penalty.errors import UserError
 from hessian_penalty.metrics.interactions import PixelHessian, PixelHessians
 from hessian_penalty.reports.figure_style import PAGE, Theme, frame_axes, new_figure, style_axes
 from hessian_penalty.reports.grids import images_uint8
+from hessian_penalty.reports.hessian_figure import LOG_DECADES
 
 _KINDS = {"largest": "largest penalty", "random": "random element"}
 # Inches: a model a row, in it two pairs of picture and matrix.
@@ -26,7 +27,8 @@ def pixel_hessian_figure(
 ) -> Figure:
     """|∂²G_p / ∂z_i ∂z_j| of the element p with the largest penalty and of a random one, a row for each model.
 
-    A dot in the picture beside it shows where p lies. Each of the two kinds has one colour scale for all models.
+    A dot in the picture beside it shows where p lies. Each of the two kinds has one colour scale for all models,
+    logarithmic over three decades: the curvature of models, and of elements, differs by more than a linear one can show.
 
     Args:
         models: name → what `pixel_hessians` gives.
@@ -48,7 +50,8 @@ def pixel_hessian_figure(
     for column, (kind, heading) in enumerate(_KINDS.items()):
         left = _MARGIN + column * _WIDTH / 2
         matrix_left = left + _PICTURE + _NAMES
-        norm = Normalize(0, max(float(getattr(found, kind).hessian.max()) for found in models.values()) or 1.0)
+        largest = max(float(getattr(found, kind).hessian.max()) for found in models.values()) or 1.0
+        norm = LogNorm(largest * 10.0**-LOG_DECADES, largest, clip=True)
         figure.text(left / _WIDTH, 1 - 0.06 / height, heading, fontsize=9, color=theme.ink, weight="bold", va="top")
         for row, (name, found) in enumerate(models.items()):
             top = _HEADING + row * row_height
@@ -60,8 +63,9 @@ def pixel_hessian_figure(
             _draw_matrix(place(matrix_left, top + _MODEL, _MATRIX, _MATRIX), element, order, norm, theme)
         bar_axes = place(matrix_left, height - _BAR + 0.04, _MATRIX, 0.1)
         bar = figure.colorbar(
-            ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal", ticks=MaxNLocator(2)
+            ScalarMappable(norm, "magma"), cax=bar_axes, orientation="horizontal", ticks=LogLocator(), format="{x:g}"
         )
+        bar_axes.xaxis.set_minor_locator(NullLocator())
         bar.set_label("|∂²G / ∂zᵢ ∂zⱼ|", labelpad=2)
         style_axes(bar_axes, spines=(), theme=theme)
         bar_axes.tick_params(labelsize=8, colors=theme.ink)

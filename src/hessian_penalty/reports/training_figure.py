@@ -15,10 +15,11 @@ PANELS = {
     "critic_loss": "Critic's loss",
     "score_margin": "Critic's margin: real minus generated",
     "r1": "R1 gradient penalty",
-    "penalty": "Hessian Penalty, unweighted",
+    "penalty": "Penalty, unweighted (each run's own)",
     "images_per_second": "Images per second",
 }
 _LOGARITHMIC = ("penalty",)
+_CLOSE = 100.0  # values within this factor have ticks between the powers of ten
 _LEGEND_LINE = 0.18  # inches
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -55,16 +56,17 @@ def training_figure(
     colors = colors or {name: model_color(index) for index, name in enumerate(runs)}
     figure = new_figure(4.2, 2.1 + (_LEGEND_LINE * len(runs) if legend else 0))
     axes = figure.add_subplot()
-    smallest = float("inf")
+    values: list[float] = []
     for name, records in runs.items():
         points = [(record["kimg"], record[key]) for record in records if key in record]
         if points:
             x, y = zip(*points, strict=True)
-            smallest = min(smallest, *y)
+            values.extend(y)
             axes.plot(x, y, color=colors[name], linewidth=1.2, label=name, marker="o" if len(x) == 1 else "")
-    if key in _LOGARITHMIC and smallest > 0:
+    if key in _LOGARITHMIC and min(values) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        close = max(values) / min(values) < _CLOSE
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if close else LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title(PANELS[key])

@@ -45,7 +45,7 @@ _READING = {
     "Hessian": "Bright at row i and column j: latent i alters what latent j does. Latents in the order of their "
     "activeness, one colour scale for all models.",
     "Hessians of single pixels": "Of the image element with the largest penalty, and of a random one; a dot shows "
-    "where it lies. Disentangled: dark off the diagonal.",
+    "where it lies. One logarithmic colour scale for all models. Disentangled: dark off the diagonal.",
     "Penalty of every pixel": "Hot where latents alter each other's effect; one colour scale for all models.",
     "Training": "Figures recorded during training, over thousands of images seen.",
     "Factors": "How much each latent tells of each ground-truth factor. Disentangled: one bright cell a row and one a "

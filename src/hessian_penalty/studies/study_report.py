@@ -61,7 +61,7 @@ def write_results(study: Study, command: str | None = None) -> tuple[StudyTable,
     ]
     if entries:
         summary = tag(
-            "section", tag("h2", f"All of {study.config.seeds} seeds"), table.html(caption), tag("h3", FAULTS),
+            "section", tag("h2", f"All of {_seeds(study.config.seeds)}"), table.html(caption), tag("h3", FAULTS),
             faults.html("Mean ± standard deviation over the same seeds."), class_="group",
         )  # fmt: skip
         write_report(
@@ -76,10 +76,14 @@ def describe(known: dict[str, Any]) -> str:
     machine = known["machine"]
     hours = sum(known["making_seconds"].values()) / 3600
     text = (
-        f"Mean ± standard deviation over {known['seeds']} seeds; every model saw {known['total_kimg']:g} kimg, the "
+        f"Mean ± standard deviation over {_seeds(known['seeds'])}; every model saw {known['total_kimg']:g} kimg, the "
         f"last {known['finetune_kimg']:g} of them after the common start where it is trained on. ↓ lower is better, "
         f"↑ higher; bold: best mean. Making the models took {hours:.1f} hours of a process on {machine['cores']} cores "
         f"({machine['processor']}, PyTorch {machine['torch']})."
     )
     lines = [f" Diverged: {name} ({why})" for name, why in known["diverged"].items()]
     return text + "".join(lines)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
