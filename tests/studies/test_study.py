@@ -1,4 +1,5 @@
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -207,6 +208,17 @@ def test_mistakes(tmp_path):
     study()
     with pytest.raises(UserError, match="holds a study with other settings"):
         study(config=replace(SHORT, total_kimg=1.0))
+
+
+def test_a_package_that_the_measures_need_is_missed_before_the_training(
+    small_preset, small_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    lpips = replace(SHORT, protocol=replace(SHORT.protocol, path_length_pairs=100, perceptual_distance="lpips-vgg16"))
+    study = Study(small_preset, lpips, tmp_path / "out", data=small_dataset.path, workers=1, stage=silent)
+    with pytest.raises(UserError, match="pip install lpips"):
+        study.make()
+    assert not (tmp_path / "out" / "seed-0").exists()
 
 
 def test_lengths_are_the_presets_where_none_are_given():

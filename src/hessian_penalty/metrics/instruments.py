@@ -84,6 +84,12 @@ class Instruments:
             return None
         return trained_probe(self.dataset, self.resolution)
 
+    def load_networks(self) -> None:
+        """Load what measures of images need, so that a missing package is told before hours of work."""
+        if self.compared_images:
+            _ = self.extractor
+        _ = self.distance
+
     def prepare(self) -> None:
         """Make all of them now."""
         for name in ("reference", "distance", "probe"):
