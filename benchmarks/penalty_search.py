@@ -5,16 +5,20 @@
 
 Every setting trains the study's start of seed 0 on, most of them from its rotated form; after 8 kimg the better
 half goes on to 16. First come those whose Fréchet distance is within 5% of the same training without a penalty, by the
-mean of the factor audit's scores; then the others, by their distance. What the tiny presets took from it is told in
-docs/results.md. Interrupted, it goes on when repeated.
+mean of the factor audit's scores; then the others, by their distance. Prints both rungs and writes
+benchmarks/results/penalty_search.json; docs/results.md tells what the tiny presets took from it. Interrupted, it goes on
+when repeated.
 """
 
 import argparse
 import os
+import platform
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+
+import torch
 
 from hessian_penalty.cli.progress import progress_bar
 from hessian_penalty.data.image_dataset import ImageDataset
@@ -30,6 +34,7 @@ from hessian_penalty.studies.task_pool import Task, run_tasks
 from hessian_penalty.training.config import PenaltyConfig
 from hessian_penalty.training.session import settings_of
 
+RESULTS = Path(__file__).parent / "results" / "penalty_search.json"
 RUNGS = (8.0, 16.0)  # kimg after which the better half goes on
 TOLERANCE = 1.05  # of the Fréchet distance, against the same training without a penalty
 PROTOCOL = MeasureProtocol(path_length_pairs=0, predictability_pairs=0, kernel_subsets=0)
@@ -146,8 +151,10 @@ def main() -> None:
     options = parser.parse_args()
     search = Search(options.study, options.out, options.workers)
     left = dict(SETTINGS)
+    rungs = []
     for kimg in RUNGS:
         lines = rung(search, left, kimg)
+        rungs.append({"kimg": kimg, "settings": lines})
         print(f"\nAfter {kimg:g} kimg:")
         for line in lines:
             print(
@@ -156,6 +163,8 @@ def main() -> None:
             )
         ranked = [str(line["setting"]) for line in lines if line["setting"] in left]
         left = {name: left[name] for name in ranked[: (len(ranked) + 1) // 2]}
+    machine = f"{platform.machine()}, {search.workers} processes, PyTorch {torch.__version__}"
+    write_json(RESULTS, {"machine": machine, "rungs": rungs})
 
 
 if __name__ == "__main__":
