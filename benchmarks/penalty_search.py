@@ -6,8 +6,8 @@
 Every setting trains the study's start of seed 0 on, most of them from its rotated form; after 8 kimg the better
 half goes on to 16. First come those whose Fréchet distance is within 5% of the same training without a penalty, by the
 mean of the factor audit's scores; then the others, by their distance. Prints both rungs and writes
-benchmarks/results/penalty_search.json; docs/results.md tells what the tiny presets took from it. Interrupted, it goes on
-when repeated.
+benchmarks/results/penalty_search.json; docs/results.md tells what the tiny presets took from it. Interrupted, it goes
+on when repeated.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`hessian-penalty COMMAND --help` explains a command's options; `hessian-penalty --version` tells the versions.",
+            "`hessian-penalty COMMAND --help` explains a command's options, `hessian-penalty --version` the versions.",
         ]
     )
 

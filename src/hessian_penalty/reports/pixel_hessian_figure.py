@@ -28,7 +28,7 @@ def pixel_hessian_figure(
     """|∂²G_p / ∂z_i ∂z_j| of the element p with the largest penalty and of a random one, a row for each model.
 
     A dot in the picture beside it shows where p lies. Each of the two kinds has one colour scale for all models,
-    logarithmic over three decades: the curvature of models, and of elements, differs by more than a linear one can show.
+    logarithmic over three decades: the curvature of models and of elements differs by more than a linear one shows.
 
     Args:
         models: name → what `pixel_hessians` gives.

@@ -41,7 +41,12 @@ ARMS = {
         Arm("finetuned", "The start trained on with the Hessian Penalty.", "hessian", start="start"),
         Arm("rotated", "The vanilla model turned onto its directions: no training.", None, start="vanilla"),
         Arm("start-rotated", "The start turned onto its directions.", None, start="start", compared=False),
-        Arm("rotated-finetuned", "That trained on with the Hessian Penalty.", "hessian", start="start-rotated"),
+        Arm(
+            "rotated-finetuned",
+            "The start turned onto its directions, then trained on with the Hessian Penalty.",
+            "hessian",
+            start="start-rotated",
+        ),
     )
 }
 DEFAULT_ARMS = ("vanilla", "infogan", "orojar", "hessian", "finetuned", "rotated", "rotated-finetuned")

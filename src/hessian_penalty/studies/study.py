@@ -129,7 +129,7 @@ class Study:
         """Train and rotate what is not made yet; a training that diverges is a result, and the others go on.
 
         Raises:
-            UserError: what the measures need is missing; or something else failed, after all that does not depend on it.
+            UserError: what the measures need is missing, or a model failed, after all that do not depend on it.
         """
         self.evaluator.tools.load_networks()
         models = self._each(with_starts(self.config.arms))
