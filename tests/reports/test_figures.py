@@ -1,11 +1,13 @@
 import io
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import combinations
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -137,16 +139,52 @@ def test_figures_leave_the_global_settings_alone() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-@pytest.mark.parametrize("color", MODEL_COLORS)
-@pytest.mark.parametrize("ground", [(255, 255, 255), (15, 19, 23)])
-def test_model_colours_stand_out_on_both_grounds(color: str, ground: tuple[int, int, int]) -> None:
-    def luminance(rgb: Any) -> float:
-        channels = np.asarray(rgb) / 255
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear sRGB
 
-    bright, dark = sorted([luminance([int(color[i : i + 2], 16) for i in (1, 3, 5)]), luminance(ground)], reverse=True)
+
+def linear_rgb(color: str) -> Any:
+    channels = np.asarray(to_rgb(color))
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("color", MODEL_COLORS)
+@pytest.mark.parametrize("ground", ["#ffffff", "#0f1317"])
+def test_model_colours_stand_out_on_both_grounds(color: str, ground: str) -> None:
+    dark, bright = sorted(float(XYZ[1] @ linear_rgb(shown)) for shown in (color, ground))
     assert (bright + 0.05) / (dark + 0.05) >= 3  # WCAG 2.1, success criterion 1.4.11
+
+
+# Linear sRGB as seen without one kind of cone: Machado, Oliveira & Fernandes, "A Physiologically-based Model for
+# Simulation of Color Vision Deficiency", TVCG 2009, severity 1.
+SIGHT = {
+    "full": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_model_colours_are_told_apart(sight: str) -> None:
+    def lab(color: str) -> Any:
+        xyz = XYZ @ np.clip(np.asarray(SIGHT[sight]) @ linear_rgb(color), 0, 1) / XYZ.sum(axis=1)
+        x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    apart = {pair: np.linalg.norm(lab(pair[0]) - lab(pair[1])) for pair in combinations(MODEL_COLORS, 2)}
+    assert min(apart.values()) >= 20
 
 
 def test_helpful_errors() -> None:

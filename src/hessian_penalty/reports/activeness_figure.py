@@ -10,6 +10,7 @@ from hessian_penalty.reports.figure_style import PAGE, Theme, model_color, new_f
 from hessian_penalty.reports.traversals import activeness_text, by_activeness
 
 MOST_BARS = 32  # more would not be legible; the rest is counted in a line
+_INCHES_A_NAME, _LEGEND_LINE = 1.4, 0.18
 _INCHES_A_RANK = 0.25  # with less room their numbers would touch each other
 
 
@@ -75,7 +76,8 @@ def activeness_comparison_figure(
         raise UserError("`models` must name at least one model, each with the activeness of its latents.")
     colors = colors or [model_color(index) for index in range(len(models))]
     ranks = min(max(map(len, models.values())), MOST_BARS)
-    figure = new_figure(width, 2.5)
+    columns = max(1, min(len(models), int(width / _INCHES_A_NAME)))
+    figure = new_figure(width, 2.3 + _LEGEND_LINE * -(-len(models) // columns))
     axes = figure.add_subplot()
     bar = 0.82 / len(models)
     for index, (name, activeness) in enumerate(models.items()):
@@ -89,5 +91,5 @@ def activeness_comparison_figure(
     axes.set_ylabel("activeness")
     style_axes(axes, grid="y", theme=theme)
     axes.tick_params(axis="x", length=0)
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, labelcolor=theme.ink, fontsize=9)
     return figure
