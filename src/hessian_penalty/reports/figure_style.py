@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 INK = "#7a828c"  # mid-tone: legible on a white and on a dark ground
-# One a model, as many as a study has arms; each at least 3:1 against white and against a dark page, and any two at least
-# 20 apart in CIELAB, as the colour-blind see them too.
+# One a model, as many as a study has arms; each at least 3:1 against white and against a dark page, any two 20 apart in
+# CIELAB, as the colour-blind see them too.
 MODEL_COLORS = ("#536cb5", "#a44f1d", "#44a05b", "#c17099", "#989900", "#a30aff", "#606a57", "#ff32e5")
 
 _SIZE_POINTS = 9.0
