@@ -7,7 +7,7 @@ DEMO_FLAGS ?=
 .PHONY: help install demo test check bench docs clean
 
 help:
-	@echo "make demo     the main job in about four minutes; ends with runs/demo/report.html"
+	@echo "make demo     the main job in four to six minutes; ends with runs/demo/report.html"
 	@echo "make test     the tests"
 	@echo "make check    all that CI checks: format, lint, types, import order, tests, README commands, docs"
 	@echo "make bench    the penalty's speed against its textbook form"

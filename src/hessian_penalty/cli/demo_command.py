@@ -17,7 +17,7 @@ from hessian_penalty.studies.demo import Demo, DemoConfig
 class Command:
     """The main job, small: rotate two shipped generators, train one on with the Hessian Penalty, and see it.
 
-    About four minutes on two CPU cores, no GPU, no network. Ends with OUT/report.html, which puts the vanilla, rotated
+    Four to six minutes on two CPU cores, no GPU, no network. Ends with OUT/report.html, which puts the vanilla, rotated
     and fine-tuned generators side by side, and OUT/summary.json with their figures. An interrupted demo goes on where
     it stopped when the command is repeated.
     """

@@ -14,7 +14,7 @@ from hessian_penalty.errors import UserError, is_out_of_memory
 
 # Subcommand → what it does. Each lives in the module of its name here, as a dataclass `Command` with `run()`.
 COMMANDS = {
-    "demo": "the main job in about four minutes on two cores: train, rotate, fine-tune, and see it in one page",
+    "demo": "the main job in four to six minutes on two cores: train, rotate, fine-tune, and see it in one page",
     "render": "make a CLEVR-like data set with ground-truth factors",
     "import": "make a data set from your own pictures, or from edges2shoes, dSprites or 3D Shapes",
     "train": "train a ProGAN from a preset, or fine-tune or resume a run",
