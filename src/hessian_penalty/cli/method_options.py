@@ -42,7 +42,7 @@ def parse_method(name: str, settings: Sequence[str]) -> Method:
     if name not in METHODS:
         raise UserError(f"--method {name!r} is unknown; choose one of {', '.join(METHODS)}.")
     kind = METHODS[name]
-    types = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    types = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -75,7 +75,7 @@ def settings_help() -> str:
     """Return each method's settings with their defaults, for --help."""
     lines = []
     for name, kind in METHODS.items():
-        fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+        fields = dataclasses.fields(kind)
         defaults = ", ".join(f"{field.name}={field.default}" for field in fields)
         lines.append(f"{name}: {defaults or 'no settings'}")
     return "; ".join(lines)

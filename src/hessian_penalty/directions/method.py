@@ -157,6 +157,7 @@ class Found:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Method(ABC):
     """A way to find directions; its settings are the fields of a frozen dataclass.
 
@@ -194,7 +195,7 @@ class Method(ABC):
 
     def record(self) -> dict[str, Any]:
         """Return method and settings, for the provenance."""
-        return {"method": self.name, "settings": asdict(self)}  # type: ignore[call-overload]
+        return {"method": self.name, "settings": asdict(self)}
 
 
 def subspace_rows(G: Generator, subspace: Any) -> Float[Tensor, "dim latent"]:

@@ -62,7 +62,7 @@ class SpectralLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape[0]), requires_grad=False) if bias else None
         self.register_buffer("u0", torch.empty(1, shape[0]))
         self.register_buffer("sv0", torch.ones(1))
-        self.register_load_state_dict_post_hook(_divide_loaded)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_divide_loaded)  # type: ignore[no-untyped-call]  # untyped in PyTorch
 
     @torch.no_grad()
     def draw(self, rng: torch.Generator | None) -> None:

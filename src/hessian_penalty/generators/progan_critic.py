@@ -86,7 +86,8 @@ class ProGANCritic(Growing):
         lower = widths[1:] if config.grows else ()
         self.from_lower_images = nn.ModuleList(EqualizedConv2d(config.image_channels, w, 1) for w in lower)
         self.code = _CodeHead(widths[-1], code_dim) if code_dim else None
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the generator
+        # As the generator; PyTorch's overloads lack this form, which its documentation has.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
         return self._scores(self._features(images))

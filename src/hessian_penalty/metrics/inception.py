@@ -31,7 +31,7 @@ class InceptionFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         try:
-            from torch_fidelity import feature_extractor_inceptionv3 as theirs  # type: ignore[import-not-found]  # optional
+            from torch_fidelity import feature_extractor_inceptionv3 as theirs
         except (ImportError, RuntimeError, OSError) as error:  # torchvision beside another PyTorch raises the latter
             raise UserError(
                 f"Inception-v3 needs the package torch-fidelity, which cannot be imported ({error}): pip install "

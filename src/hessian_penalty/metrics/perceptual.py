@@ -112,7 +112,7 @@ class LPIPSDistance(nn.Module):
         check_number("input_pixels", input_pixels, SMALLEST_INPUT)
         self.input_pixels = input_pixels
         try:
-            import lpips  # type: ignore[import-not-found,unused-ignore]  # optional
+            import lpips
         except (ImportError, RuntimeError, OSError) as error:  # torchvision beside another PyTorch raises the latter
             raise UserError(
                 f"LPIPS needs the package lpips, which cannot be imported ({error}): pip install lpips, with the "

@@ -100,7 +100,7 @@ class _Counting(TorchDispatchMode):
     """
 
     def __init__(self, batch_size: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch leaves its mode untyped
         self.flop = self.bytes = self.peak_bytes = 0
         self._samples = itertools.cycle(range(batch_size))
         self._known: set[int] = set()
