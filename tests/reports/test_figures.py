@@ -90,6 +90,17 @@ def test_labels_of_the_heat_map_lie_inside_the_picture() -> None:
         assert box.y1 <= figure.bbox.y1
 
 
+@pytest.mark.parametrize("width", [4.6, 8.6])
+def test_the_names_of_many_models_lie_above_the_bars(width: float) -> None:
+    models = {f"{number}otated-finetuned": [0.3, 0.2, 0.1] for number in range(8)}
+    figure = activeness_comparison_figure(models, width=width)
+    figure.canvas.draw()
+    (names,) = figure.legends
+    box = names.get_window_extent()
+    assert box.y0 >= figure.axes[0].get_window_extent().y1
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def test_training_curves_draw_each_run_that_recorded_the_figure() -> None:
     runs = {
         "a": [{"kimg": 1.0, "penalty": 10.0, "critic_loss": 1.0}, {"kimg": 2.0, "penalty": 1.0, "critic_loss": 1.1}],

@@ -10,7 +10,7 @@ from hessian_penalty.reports.figure_style import PAGE, Theme, model_color, new_f
 from hessian_penalty.reports.traversals import activeness_text, by_activeness
 
 MOST_BARS = 32  # more would not be legible; the rest is counted in a line
-_INCHES_A_NAME, _LEGEND_LINE = 1.4, 0.18
+_SWATCH, _LETTER, _LEGEND_LINE = 0.65, 0.075, 0.18  # inches, of a legend
 _INCHES_A_RANK = 0.25  # with less room their numbers would touch each other
 
 
@@ -76,7 +76,7 @@ def activeness_comparison_figure(
         raise UserError("`models` must name at least one model, each with the activeness of its latents.")
     colors = colors or [model_color(index) for index in range(len(models))]
     ranks = min(max(map(len, models.values())), MOST_BARS)
-    columns = max(1, min(len(models), int(width / _INCHES_A_NAME)))
+    columns = max(1, min(len(models), int(width / (_SWATCH + _LETTER * max(map(len, models))))))
     figure = new_figure(width, 2.3 + _LEGEND_LINE * -(-len(models) // columns))
     axes = figure.add_subplot()
     bar = 0.82 / len(models)
